@@ -43,6 +43,7 @@ class Turnstile:
         self._loop = weakref.ref(loop)
         self._waiting: list[tuple[Execution, asyncio.Future[None], list[int]]] = []
         self._pumping = False
+        self._granted = False  # somebody may run and has not run yet
         self._left_ns = 0  # when the last slice ended, and how long it was
         self._last_slice_ns = 0
         self.ready = getattr(loop, "_ready", None)
@@ -80,15 +81,19 @@ class Turnstile:
             raise
 
     def left(self, slice_ns: int) -> None:
-        """A slice of that length has just ended."""
+        """The one who was let through has run for that long (0: it gave its turn back)."""
+        self._granted = False
         self._left_ns, self._last_slice_ns = time.monotonic_ns(), slice_ns
+        loop = self._loop()
+        if self._waiting and loop is not None:
+            self._pump_later(loop)
 
     def alone(self) -> bool:
         """Does nobody else wait for a slice?"""
         return not self._waiting
 
     def _pump_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._pumping:
+        if not self._pumping and not self._granted:
             self._pumping = True
             loop.call_soon(lambda: loop.call_soon(self._pump))  # one whole turn, with its look at I/O
 
@@ -107,9 +112,7 @@ class Turnstile:
             passed[0] += 1
         _, turn, _ = self._waiting.pop(index)
         turn.set_result(None)
-        self._pumping = False
-        if self._waiting:
-            self._pump_later(loop)
+        self._pumping, self._granted = False, True
 
 
 def turnstile_of(loop: asyncio.AbstractEventLoop) -> Turnstile:
@@ -135,7 +138,7 @@ class Execution:
         self._cpu_limit_ns, self._on_cpu_limit = cpu_limit_ns, on_cpu_limit
         self._wake: asyncio.Future[Any] | None = None  # what the driving task waits for now
         self._insist: BaseException | None = None  # thrown again until it takes effect
-        self._insist_until_ns = 0
+        self._insist_until_ns = self._insist_next_ns = 0
 
     # -- from the loop ---------------------------------------------------------------------------
     def pause(self) -> None:
@@ -155,7 +158,9 @@ class Execution:
         self.co.throw(exception)
         if insist and self._insist is None:
             self._insist = exception
-            self._insist_until_ns = time.monotonic_ns() + int(self.grace_s * 1e9)
+            now = time.monotonic_ns()
+            self._insist_until_ns = now + int(self.grace_s * 1e9)
+            self._insist_next_ns = now + policy.INSIST_NS
         self._kick()
 
     def _kick(self) -> None:
@@ -180,6 +185,9 @@ class Execution:
                     yield from gate.pass_(self).__await__()
                 except BaseException as e:
                     self._cancelled(e)
+                if self.paused and co._throw is None:  # paused while it waited for its turn
+                    gate.left(0)
+                    continue
                 state = self._slice(gate, value)
                 value = None
                 if isinstance(state, Suspended):
@@ -204,10 +212,12 @@ class Execution:
         _native.watch(gate.fd, gate.ready) if gate.sees_loop else _native.watch(-1, None)
         tickless = gate.sees_loop and gate.alone() and not self._cpu_limit_ns
         start = time.monotonic_ns()
-        state = co.resume(value, slice_ns=0 if tickless else co.slice_ns,
-                          floor_ns=policy.FLOOR_NS if gate.sees_loop else 0,
-                          until_ns=gate.next_timer_ns() if gate.sees_loop else 0)
-        gate.left(time.monotonic_ns() - start)
+        try:
+            state = co.resume(value, slice_ns=0 if tickless else co.slice_ns,
+                              floor_ns=policy.FLOOR_NS if gate.sees_loop else 0,
+                              until_ns=gate.next_timer_ns() if gate.sees_loop else 0)
+        finally:
+            gate.left(time.monotonic_ns() - start)
         if self._cpu_limit_ns and co.cpu_ns > self._cpu_limit_ns and not co.done:
             self._cpu_limit_ns = 0
             if self._on_cpu_limit is not None:
@@ -268,8 +278,10 @@ class Execution:
         """Throw again what has not taken effect; after the grace period abandon the coroutine."""
         if self._insist is None:
             return True
-        if time.monotonic_ns() < self._insist_until_ns:
-            if self.co._throw is None:
+        now = time.monotonic_ns()
+        if now < self._insist_until_ns:
+            if self.co._throw is None and now >= self._insist_next_ns:
+                self._insist_next_ns = now + policy.INSIST_NS
                 self.co.throw(self._insist)
             return True
         self.co.abandon()

@@ -1,0 +1,1 @@
+"""ipykernel and IPython integration: needs ipykernel; nothing below this folder knows it."""

@@ -1,0 +1,102 @@
+"""Cells: one per execute request, found by id or name. Main thread only."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CellCancelled
+from ..states import label
+from .options import CellOptions
+
+if TYPE_CHECKING:
+    from ..scheduler import Execution
+
+_cell: ContextVar[Cell | None] = ContextVar("opencoro_cell", default=None)
+running: dict[int, Cell] = {}  # by id, in order of start
+finished: deque[tuple[str, ...]] = deque(maxlen=20)  # rows for %coroutines
+
+
+class Cell:
+    """An execute request while it runs. Its executions: do_execute, and inside it an ``await`` cell's."""
+
+    def __init__(self, options: CellOptions, *, plain: bool, number: int) -> None:
+        self.options = options
+        self.plain = plain
+        self.number = number  #: its execution count
+        self.count = number  #: what ``shell.execution_count`` is for its code
+        self.allow_stdin = False
+        self.done = False
+        self.detached = options.detach
+        self.holds_lane = False
+        self.values: dict[Any, Any] = {}  #: what the shell keeps per cell (shell.py)
+        self.executions: list[Execution] = []
+        self.started_ns = time.monotonic_ns()
+        self.depth = 0
+        self.id = 0
+        self.name = options.name or f"[{number}]"
+
+    def bind(self, context: Any) -> None:
+        """Code that runs in ``context`` belongs to this cell."""
+        context.run(_cell.set, self)
+
+    def add(self, execution: Execution) -> None:
+        """Another coroutine of this cell; the first one gives the cell its id."""
+        if not self.executions:
+            self.id = execution.co.id
+            running[self.id] = self
+        self.executions.append(execution)
+
+    def remove(self, execution: Execution) -> None:
+        self.executions.remove(execution)
+
+    def finish(self) -> None:
+        """It has ended: keep a row of it."""
+        if self.id in running:
+            finished.append(self.row())
+            del running[self.id]
+        self.done = True
+
+    def throw(self, exception: BaseException, *, insist: bool = False) -> None:
+        """Raise in the innermost coroutine."""
+        if self.executions:
+            self.executions[-1].throw(exception, insist=insist)
+
+    def cancel(self) -> None:
+        """End it, whatever it catches."""
+        self.throw(CellCancelled(f"cell {self.name} was cancelled"), insist=True)
+
+    def pause(self, on: bool) -> None:
+        """Suspended by the user, or going on."""
+        for execution in self.executions:
+            execution.pause() if on else execution.unpause()
+
+    @property
+    def paused(self) -> bool:
+        return any(e.paused for e in self.executions)
+
+    def row(self) -> tuple[str, ...]:
+        """id, name, state, CPU, elapsed, preemptions: for %coroutines."""
+        cos = [e.co for e in self.executions]
+        state = "paused" if self.paused else label(cos[-1].state) if cos else "ended"
+        self._cpu = max(getattr(self, "_cpu", 0.0), sum(c.cpu_s for c in cos))
+        self._preempted = max(getattr(self, "_preempted", 0), sum(c.preemptions for c in cos))
+        elapsed = (time.monotonic_ns() - self.started_ns) / 1e9
+        return (str(self.id), self.name, state, f"{self._cpu:.2f} s", f"{elapsed:.2f} s", str(self._preempted))
+
+
+def current_cell() -> Cell | None:
+    """The cell whose code runs now, or None."""
+    cell = _cell.get()
+    return None if cell is None or cell.done else cell
+
+
+def find(ref: str) -> Cell:
+    """By id or name; LookupError that says what is allowed."""
+    matches = [c for c in running.values() if str(c.id) == ref or c.name == ref]
+    if len(matches) == 1:
+        return matches[0]
+    known = ", ".join(f"{c.id} ({c.name})" for c in running.values()) or "none runs"
+    raise LookupError(f"{'several cells are' if matches else 'no running cell is'} called {ref!r}; running: {known}")
