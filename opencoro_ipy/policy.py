@@ -9,6 +9,7 @@ SLICE_S = 0.010  # the field's usual slice; open-coroutine and Go use the same
 FLOOR_NS = 1_000_000  # an event may not preempt earlier than this: a flood cannot starve the cells
 HUB_MIN_NS = 4_000_000  # the loop may always use this much between two slices
 SWITCH_INTERVAL_S = 0.0005  # how long I/O threads wait for the GIL while a coroutine runs
+HUB_PRIORITY = -1_000_000  # completion, comm callbacks: short, and somebody waits for them
 PASSES = 9  # a worse priority is passed over this often, then it gets a slice
 INSIST_NS = 250_000_000  # a cancellation that had no effect is thrown again after this
 GRACE_S = 2.0  # a cancelled cell that goes on for longer is abandoned

@@ -210,7 +210,7 @@ class Execution:
     def _slice(self, gate: Turnstile, value: Any) -> Any:
         co = self.co
         _native.watch(gate.fd, gate.ready) if gate.sees_loop else _native.watch(-1, None)
-        tickless = gate.sees_loop and gate.alone() and not self._cpu_limit_ns
+        tickless = gate.sees_loop and gate.alone() and not self._cpu_limit_ns and self._insist is None
         start = time.monotonic_ns()
         try:
             state = co.resume(value, slice_ns=0 if tickless else co.slice_ns,

@@ -35,6 +35,7 @@ class Cell:
         self.executions: list[Execution] = []
         self.started_ns = time.monotonic_ns()
         self.depth = 0
+        self.reply_early: Any = None  #: future; done: reply now, the cell goes on
         self.id = 0
         self.name = options.name or f"[{number}]"
 
@@ -91,6 +92,11 @@ def current_cell() -> Cell | None:
     """The cell whose code runs now, or None."""
     cell = _cell.get()
     return None if cell is None or cell.done else cell
+
+
+def last_cell() -> Cell | None:
+    """The cell this request belongs to, also after it has ended."""
+    return _cell.get()
 
 
 def find(ref: str) -> Cell:

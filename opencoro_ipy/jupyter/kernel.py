@@ -18,9 +18,9 @@ import zmq
 from IPython.core.error import UsageError
 from ipykernel.jsonutil import json_clean
 
-from .. import scheduler
+from .. import policy, scheduler
 from ..errors import CellTimeout
-from .cells import Cell, current_cell, running
+from .cells import Cell, current_cell, last_cell, running
 from .options import CellOptions, defaults, parse_cell_line, split_cell
 
 _COMM = {"comm_open", "comm_msg", "comm_close"}
@@ -81,7 +81,7 @@ class CellKernel:
     async def _opencoro_dispatch(self: Any, msg: Any, context: Context, driven: bool = False) -> None:
         work = self.dispatch_shell(msg, subshell_id=None)
         if driven:
-            work = _awaited(scheduler.drive(work, name="comm", context=context))
+            work = _awaited(scheduler.drive(work, name="request", context=context, priority=policy.HUB_PRIORITY))
         await asyncio.get_running_loop().create_task(work, context=context)
 
     # -- cells ---------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class CellKernel:
         return {"status": "error", "execution_count": cell.number, "user_expressions": {}, "payload": [], **error}
 
     def _abort_queues(self: Any, subshell_id: str | None = None) -> None:
-        cell = current_cell()
+        cell = last_cell()
         if cell is None or cell.plain:
             super()._abort_queues(subshell_id)  # type: ignore[misc]
 

@@ -1,0 +1,7 @@
+"""``python -m opencoro_ipy``"""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
