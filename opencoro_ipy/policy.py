@@ -27,9 +27,12 @@ def hub_bound_ns(last_slice_ns: int) -> int:
     return max(last_slice_ns, HUB_MIN_NS)
 
 
-def pick(waiting: list[tuple[int, int]]) -> int:
-    """Index of who runs next among (priority, times passed over), in order of arrival."""
-    overdue = [i for i, (_, passed) in enumerate(waiting) if passed >= PASSES]
+def pick(waiting: list[tuple[int, bool, int]]) -> int:
+    """Index of who runs next among (priority, never preempted yet, times passed over), in order of arrival.
+
+    Equal priorities take turns, but a newcomer's first slice goes first: most cells need no second one.
+    """
+    overdue = [i for i, (_, _, passed) in enumerate(waiting) if passed >= PASSES]
     if overdue:
         return overdue[0]
-    return min(range(len(waiting)), key=lambda i: waiting[i][0])
+    return min(range(len(waiting)), key=lambda i: (waiting[i][0], not waiting[i][1]))

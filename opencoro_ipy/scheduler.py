@@ -107,7 +107,8 @@ class Turnstile:
         if self.ready and used < policy.hub_bound_ns(self._last_slice_ns):
             loop.call_soon(self._pump)  # the loop goes first
             return
-        index = policy.pick([(e.co.priority, passed[0]) for e, _, passed in self._waiting])
+        index = policy.pick([(e.co.priority, e.co.preemptions == 0, passed[0])
+                             for e, _, passed in self._waiting])
         for _, _, passed in self._waiting:
             passed[0] += 1
         _, turn, _ = self._waiting.pop(index)

@@ -1,0 +1,190 @@
+"""run() on real asyncio loops, and the policy with plain numbers."""
+
+import asyncio
+import contextvars
+import sys
+import threading
+import time
+
+import pytest
+
+import opencoro_ipy as oc
+from opencoro_ipy import policy
+
+VAR = contextvars.ContextVar("VAR", default=0)
+
+
+def spin(n):
+    x = 0
+    for i in range(n):
+        x += i * i
+    return x
+
+
+def dead_loop():
+    while True:
+        pass
+
+
+def test_values_and_exceptions_come_back():
+    async def main():
+        assert await oc.run(spin, 1000) == spin(1000)
+        with pytest.raises(ZeroDivisionError):
+            await oc.run(lambda: 1 / 0)
+
+    asyncio.run(main())
+
+
+def test_a_dead_loop_does_not_block_the_loop_and_can_be_cancelled():
+    async def main():
+        task = asyncio.create_task(oc.run(dead_loop))
+        for _ in range(20):
+            await asyncio.sleep(0.002)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_timeouts_are_asyncios_own():
+    async def main():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(oc.run(dead_loop), 0.05)
+        tasks = [asyncio.create_task(oc.run(dead_loop)), asyncio.create_task(oc.run(spin, 10))]
+        done, pending = await asyncio.wait(tasks, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {tasks[1]} and pending == {tasks[0]}
+        tasks[0].cancel()
+        await asyncio.wait(tasks)
+
+    asyncio.run(main())
+
+
+def test_cancellation_can_be_cleaned_up_inside():
+    seen = []
+
+    def body():
+        try:
+            dead_loop()
+        except asyncio.CancelledError:
+            seen.append(sum(range(100_000)))
+            raise
+
+    async def main():
+        task = asyncio.create_task(oc.run(body))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert seen == [sum(range(100_000))]
+
+
+def test_context_variables_behave_as_in_a_task():
+    def body(value):
+        assert VAR.get() == 7
+        VAR.set(value)
+        spin(300_000)
+        return VAR.get()
+
+    async def main():
+        VAR.set(7)
+        got = await asyncio.gather(*(oc.run(body, i, slice_s=0.001) for i in range(4)))
+        assert got == [0, 1, 2, 3]
+        assert VAR.get() == 7
+
+    asyncio.run(main())
+
+
+def test_async_functions_are_preempted_between_their_awaits():
+    async def cell():
+        await asyncio.sleep(0.01)
+        assert asyncio.current_task() is not None
+        x = spin(500_000)
+        await asyncio.sleep(0)
+        return x
+
+    async def main():
+        ticks = 0
+        task = asyncio.create_task(oc.run(cell, slice_s=0.001))
+        while not task.done():
+            await asyncio.sleep(0.001)
+            ticks += 1
+        assert await task == spin(500_000)
+        assert ticks > 10
+
+    asyncio.run(main())
+
+
+def test_smaller_priorities_run_first_and_larger_ones_do_not_starve():
+    async def main():
+        fast = asyncio.create_task(oc.run(spin, 3_000_000, priority=-1, slice_s=0.002))
+        slow = asyncio.create_task(oc.run(spin, 3_000_000, priority=5, slice_s=0.002))
+        done, _ = await asyncio.wait({fast, slow}, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {fast}
+        await slow
+
+    asyncio.run(main())
+
+
+def test_the_switch_interval_is_short_only_while_something_runs():
+    before = sys.getswitchinterval()
+
+    async def main():
+        return await oc.run(sys.getswitchinterval)
+
+    assert asyncio.run(main()) == pytest.approx(policy.SWITCH_INTERVAL_S, rel=0.01)
+    assert sys.getswitchinterval() == before
+
+
+def test_equal_coroutines_get_equal_shares():
+    def count(until):
+        n = 0
+        while time.monotonic() < until:
+            n += 1
+        return n
+
+    async def main():
+        end = time.monotonic() + 1.0
+        return await asyncio.gather(*(oc.run(count, end, slice_s=0.005) for _ in range(4)))
+
+    shares = asyncio.run(main())
+    assert sum(shares) ** 2 / (4 * sum(s * s for s in shares)) > 0.97  # Jain's index
+
+
+def test_off_the_main_thread_is_a_clear_error():
+    caught = []
+
+    def other():
+        async def main():
+            try:
+                await oc.run(spin, 1)
+            except oc.MonitorError as e:
+                caught.append(str(e))
+
+        asyncio.run(main())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert "main thread" in caught[0]
+
+
+def test_policy_pick():
+    fresh, old = True, False
+    assert policy.pick([(0, old, 0), (0, old, 0)]) == 0
+    assert policy.pick([(0, old, 0), (-1, old, 0)]) == 1
+    assert policy.pick([(0, old, 0), (0, fresh, 0)]) == 1
+    assert policy.pick([(5, old, policy.PASSES), (-1, fresh, 0)]) == 0
+
+
+@pytest.mark.parametrize("bad", [0, -1, 0.00001, 11, float("nan")])
+def test_policy_refuses_bad_slices(bad):
+    with pytest.raises(ValueError):
+        policy.slice_ns(bad)
+
+
+def test_the_loop_may_use_as_much_as_the_last_slice():
+    assert policy.hub_bound_ns(0) == policy.HUB_MIN_NS
+    assert policy.hub_bound_ns(50_000_000) == 50_000_000
