@@ -7,6 +7,7 @@ its loop: one slice at a time, the loop's own work first (bounded, see policy.py
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import sys
 import time
@@ -167,7 +168,7 @@ class Execution:
     def _kick(self) -> None:
         wake = self._wake
         if wake is not None and not wake.done():
-            wake.get_loop().call_soon_threadsafe(lambda: wake.done() or wake.set_result(None))
+            wake.get_loop().call_soon_threadsafe(_set, wake)
 
     # -- the driver ------------------------------------------------------------------------------
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -245,13 +246,14 @@ class Execution:
             yield
             return None
         while not future.done() and self.co._throw is None:
-            self._wake = loop.create_future()
-            wake = self._wake
-            future.add_done_callback(lambda _: wake.done() or wake.set_result(None))
+            self._wake = wake = loop.create_future()
+            woken = functools.partial(_set, wake)
+            future.add_done_callback(woken)
             try:
                 yield from wake
             finally:
                 self._wake = None
+                future.remove_done_callback(woken)
         if not future.done():
             future.cancel()
         return None
@@ -260,7 +262,7 @@ class Execution:
         self._wake = wake = loop.create_future()
         timer = None
         if until_ns:
-            timer = loop.call_at(until_ns / 1e9 + 1e-6, lambda: wake.done() or wake.set_result(None))
+            timer = loop.call_at(until_ns / 1e9 + 1e-6, _set, wake)
         try:
             yield from wake
         finally:
@@ -287,6 +289,11 @@ class Execution:
             return True
         self.co.abandon()
         return False
+
+
+def _set(wake: asyncio.Future[Any], _: Any = None) -> None:
+    if not wake.done():
+        wake.set_result(None)
 
 
 class _Await:

@@ -91,7 +91,7 @@ def test_an_rlock_excludes_other_coroutines():
         def make():
             global lock
             lock = threading.RLock()
-        together(make); 
+        together(make)
         keep = oc.Coroutine(lambda s, a: s.suspend_with(1)); keep.resume()
         lock = threading.RLock()
         together(body, body, slice_s=0.0002)
