@@ -24,12 +24,13 @@ PROTECTED = (
     "IPython.core.history", "opencoro_ipy",
 )
 #: Frames of ours and of asyncio that have user code above them and are themselves safe.
-TRANSPARENT_FILES = ("opencoro_ipy/coroutine.py", "opencoro_ipy/scheduler.py",
+TRANSPARENT_FILES = ("opencoro_ipy/coroutine.py", "opencoro_ipy/scheduler.py", "opencoro_ipy/guard.py",
                      "opencoro_ipy/jupyter/kernel.py", "opencoro_ipy/jupyter/magics.py",
                      "opencoro_ipy/jupyter/shell.py", "zmq/tests")
-#: (file, function) of the import system that change tables shared by all importers.
+#: (file, function) of the import system that change tables shared by all importers. None that blocks:
+#: a protected frame that waits for a suspended coroutine would wait for ever.
 PROTECTED_FUNCTIONS = {
-    ("<frozen importlib._bootstrap>", name) for name in ("_get_module_lock", "cb", "__enter__", "__exit__")
+    ("<frozen importlib._bootstrap>", name) for name in ("_get_module_lock", "cb")
 }
 #: Extension modules read and tested under preemption: no pointers into the C stack, no thread-local chains.
 REVIEWED_IMAGES = ("numpy", "pandas")

@@ -41,6 +41,7 @@ class Cell:
 
     def bind(self, context: Any) -> None:
         """Code that runs in ``context`` belongs to this cell."""
+        self.context = context
         context.run(_cell.set, self)
 
     def add(self, execution: Execution) -> None:

@@ -124,7 +124,8 @@ class CellKernel:
         body = super().do_execute(code, silent, *args, **kwargs)  # type: ignore[misc]
         if cell is None or threading.current_thread() is not threading.main_thread():
             return await body
-        task = asyncio.ensure_future(self._opencoro_run(cell, body))
+        # In the cell's own context, not a copy: what a plain cell sets, later cells see (as in ipykernel).
+        task = asyncio.get_running_loop().create_task(self._opencoro_run(cell, body), context=cell.context)
         self._opencoro.tasks.add(task)
         task.add_done_callback(self._opencoro.tasks.discard)
         cell.reply_early = asyncio.get_running_loop().create_future()
@@ -142,7 +143,7 @@ class CellKernel:
             cell.throw(CellTimeout(f"cell {cell.name} was ended after {limit:g} s of {what}"), insist=True)
 
         execution = scheduler.drive(
-            body, name=cell.name, slice_s=options.slice_s, priority=options.priority,
+            body, name=cell.name, slice_s=options.slice_s, priority=options.priority, context=cell.context,
             cpu_limit_ns=int((options.cpu_limit_s or 0) * 1e9),
             on_cpu_limit=lambda: over("CPU time", options.cpu_limit_s))
         cell.add(execution)

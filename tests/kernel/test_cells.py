@@ -65,7 +65,7 @@ def test_counts_results_and_outputs_of_overlapping_cells_agree(kernel):
 
 def test_await_cells_overlap_too(kernel):
     a = kernel.start("%%preempt\nimport asyncio\nfor i in range(3): await asyncio.sleep(0.05); print('a', i)\n'A'")
-    b = kernel.start("%%preempt\nimport asyncio\nfor i in range(3): await asyncio.sleep(0.05); print('b', i)\n'B'")
+    b = kernel.start("%%preempt\nimport asyncio\nfor j in range(3): await asyncio.sleep(0.05); print('b', j)\n'B'")
     assert kernel.reply(a)["status"] == kernel.reply(b)["status"] == "ok"
     kernel.idle(a), kernel.idle(b)
     assert kernel.text(a) == "a 0\na 1\na 2\n" and kernel.text(b) == "b 0\nb 1\nb 2\n"
