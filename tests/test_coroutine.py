@@ -64,7 +64,7 @@ def test_cancel_runs_finally_blocks():
     def body(suspender, arg):
         try:
             while True:
-                pass
+                seen.clear()
         finally:
             seen.append("finally")
 
@@ -80,9 +80,9 @@ def test_close_abandons_what_swallows_everything():
         while True:
             try:
                 while True:
-                    pass
+                    arg = 0
             except BaseException:
-                pass
+                arg = 1
 
     co = oc.Coroutine(body, slice_s=0.001)
     co.resume()

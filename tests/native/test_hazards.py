@@ -172,10 +172,11 @@ def test_sigurg_handlers_of_others_are_chained_and_restored():
     """)
 
 
+# `n = 0`: CPython 3.11 has no handler for an exception raised at the jump of an empty `while True: pass`
 @pytest.mark.parametrize("body", [
     "while True: pass",
-    "try:\n            while True: pass\n        finally: print('finally ran', flush=True)",
-    "while True:\n            try:\n                while True: pass\n            except BaseException: pass",
+    "try:\n            while True: n = 0\n        finally: print('finally ran', flush=True)",
+    "while True:\n            try:\n                while True: n = 0\n            except BaseException: n = 1",
     "time.sleep(100)",
 ])
 def test_exit_with_a_suspended_coroutine(body):
