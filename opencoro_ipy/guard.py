@@ -23,10 +23,11 @@ PROTECTED = (
     "ipykernel.subshell_manager", "ipykernel.socket_pair", "ipykernel.jsonutil",
     "IPython.core.history", "opencoro_ipy",
 )
-#: Frames of ours and of asyncio that have user code above them and are themselves safe.
+#: Frames of ours that have user code above them and are themselves safe.
 TRANSPARENT_FILES = ("opencoro_ipy/coroutine.py", "opencoro_ipy/scheduler.py", "opencoro_ipy/guard.py",
                      "opencoro_ipy/jupyter/kernel.py", "opencoro_ipy/jupyter/magics.py",
-                     "opencoro_ipy/jupyter/shell.py", "zmq/tests")
+                     "opencoro_ipy/jupyter/shell.py", "opencoro_ipy/jupyter/terminal.py",
+                     "opencoro_ipy/jupyter/extension.py")
 #: (file, function) of the import system that change tables shared by all importers. None that blocks:
 #: a protected frame that waits for a suspended coroutine would wait for ever.
 PROTECTED_FUNCTIONS = {

@@ -9,7 +9,7 @@ from contextvars import copy_context
 from typing import Any
 
 from .. import monitor
-from . import cells, kernel as kernel_module
+from . import cells, kernel as kernel_module, terminal
 from .magics import OpenCoroMagics
 from .options import cell_options, parse_cell_line
 from .shell import CellDisplayHook, CellHistory, CellShell, hide_preempt_line, swap_class
@@ -24,7 +24,8 @@ def load(shell: Any) -> None:
     reason = monitor.why_not()
     kernel = getattr(shell, "kernel", None)
     if reason is None and kernel is None:
-        reason = "this IPython has no kernel; preemptible cells need ipykernel"
+        reason = "this IPython has no kernel, so only %%preempt cells are coroutines"
+        terminal.load(shell)
     elif reason is None and not hasattr(kernel, "shell_channel_thread"):
         reason = "this kernel is older than ipykernel 7.1"
     if reason is None:
@@ -64,6 +65,7 @@ def load(shell: Any) -> None:
 def unload(shell: Any) -> None:
     """Everything is as before; cells that still run concurrently are cancelled."""
     if not _loaded:
+        terminal.unload(shell)
         return
     kernel = shell.kernel
     me = cells.current_cell()

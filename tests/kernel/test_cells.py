@@ -268,3 +268,19 @@ def test_loading_as_a_startup_extension_works():
         assert kernel.reply(cell)["ename"] == "KeyboardInterrupt"
     finally:
         kernel.close()
+
+
+def test_subshells_and_nest_asyncio_go_on_working(kernel):
+    assert kernel.run("import asyncio, nest_asyncio2; nest_asyncio2.apply()")["status"] == "ok"
+    assert kernel.value("asyncio.run(asyncio.sleep(0.01, 5))") == "5"
+    kernel.kc.control_channel.send(kernel.kc.session.msg("create_subshell_request", {}))
+    subshell = kernel.kc.get_control_msg(timeout=10)["content"]["subshell_id"]
+    cell = kernel.start(RUNAWAY)
+    kernel.busy(cell)
+    content = {"code": "5", "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    msg = kernel.kc.session.msg("execute_request", content)
+    msg["header"]["subshell_id"] = subshell
+    kernel.kc.shell_channel.send(msg)
+    assert kernel.reply(msg["header"]["msg_id"])["status"] == "ok"
+    kernel.km.interrupt_kernel()
+    assert kernel.reply(cell)["ename"] == "KeyboardInterrupt"
