@@ -1,34 +1,50 @@
 PYTHON ?= python3
 PYTHONS ?= $(shell sh .ci/pythons)
-STRICT = -Csetup-args=-Dstrict=true
+NEWEST = $(lastword $(PYTHONS))
+comma := ,
+setup = --config-settings=setup-args=$(1)
+STRICT = $(call setup,-Dstrict=true)
+# Without stack redzones: greenlet copies stacks as raw memory, across them.
+ASAN = $(call setup,-Db_sanitize=address$(comma)undefined) $(call setup,-Db_lundef=false) \
+  $(call setup,-Dc_args=--param=asan-stack=0)
+# The runtimes come first in a Python that knows nothing of them; libstdc++, for greenlet's exceptions.
+PRELOAD = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libstdc++.so)" \
+  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:quarantine_size_mb=1 \
+  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+# Tests, and the kernels that they start, import the installed package, not the folder beside them.
+PYTEST = PYTHONSAFEPATH=1 PYTHONFAULTHANDLER=1 $(1)/bin/python -m pytest --durations=5
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 demo:  ## .venv, a real kernel, a runaway cell beside other work, and a table of what happened
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install -q . jupyter_client
+	.ci/venv $(PYTHON) .venv ''
 	cd .venv && bin/python -m opencoro_ipy demo
 
-test:  ## everything, on every Python >= 3.11 there is
-	@test -n "$(PYTHONS)"
-	@set -e; for py in $(PYTHONS); do \
-	  v=$$($$py -c 'import sys; print("%d.%d" % sys.version_info[:2])'); venv=.venvs/$$v; \
-	  echo "== Python $$v"; \
-	  test -x $$venv/bin/python || $$py -m venv $$venv; \
-	  $$venv/bin/python -m pip install -q $(STRICT) '.[test]' 2>/dev/null || \
-	    { $$venv/bin/python -m pip install -q -U pip; $$venv/bin/python -m pip install -q $(STRICT) '.[test]'; }; \
-	  $$venv/bin/python -m pip install -q --no-deps --force-reinstall $(STRICT) .; \
-	  $$venv/bin/python -m ruff check opencoro_ipy tests; \
-	  PYTHONSAFEPATH=1 PYTHONFAULTHANDLER=1 $$venv/bin/python -m pytest --durations=5 $(ARGS); \
-	done
+test: lint  ## everything, on every Python >= 3.11 there is
+	@failed=; for py in $(PYTHONS); do \
+	  v=$$($$py -c 'import sys; print("%d.%d" % sys.version_info[:2])'); echo "== Python $$v"; \
+	  .ci/venv $$py .venvs/$$v test $(STRICT) && $(call PYTEST,.venvs/$$v) $(ARGS) || failed="$$failed $$v"; \
+	done; test -z "$$failed" || { echo "failed on Python$$failed" >&2; exit 1; }
 
-soak:  ## matplotlib, scipy, pandas, polars, pydantic, lxml in three coroutines at 1 ms slices, two minutes
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install -q '.[soak]'
-	cd .venv && bin/python ../tests/native/soak.py 120
+soak: pythons  ## matplotlib, scipy, pandas, polars, pydantic, lxml in three coroutines at 1 ms slices, two minutes
+	.ci/venv $(NEWEST) .venvs/soak soak
+	cd .venvs && PYTHONSAFEPATH=1 soak/bin/python ../tests/native/soak.py 120
+
+asan: pythons  ## tests/native with the address and undefined-behaviour sanitizers, on the newest Python
+	.ci/venv $(NEWEST) .venvs/asan test $(STRICT) $(ASAN)
+	$(PRELOAD) $(call PYTEST,.venvs/asan) tests/native $(ARGS)
+
+lint: pythons  ## ruff, in an environment of its own
+	@test -x .venvs/lint/bin/ruff || \
+	  { $(NEWEST) -m venv .venvs/lint && .venvs/lint/bin/python -m pip install -q ruff; }
+	.venvs/lint/bin/ruff check opencoro_ipy tests
 
 clean:  ## what the targets above made
 	rm -rf .venv .venvs build .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test soak clean
+pythons:
+	@test -n "$(NEWEST)" || \
+	  { echo "no Python >= 3.11 found: put one on PATH, or make ... PYTHONS=/path/to/python" >&2; exit 1; }
+
+.PHONY: help demo test soak asan lint clean pythons
