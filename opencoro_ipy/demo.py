@@ -41,10 +41,10 @@ class Client:
 
     def run(self, code: str) -> dict[str, Any]:
         """Execute and wait; RuntimeError if it failed."""
-        content = self.reply(self.kc.execute(code, user_expressions={"r": "_r"}))
+        content = self.reply(self.kc.execute(code))
         if content["status"] != "ok":
             raise RuntimeError(str(content))
-        return content["user_expressions"].get("r", {})
+        return content
 
     def echo(self, comm_id: str) -> None:
         """One message to a widget comm and back."""

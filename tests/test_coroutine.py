@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import settings
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import opencoro_ipy as oc
@@ -218,7 +218,7 @@ class Walk(RuleBasedStateMachine):
         self.last = type(self.co.state)
 
     @precondition(lambda self: not self.co.done)
-    @rule(arg=pytest.importorskip("hypothesis.strategies").sampled_from(["x", "spin", "fail", "end"]))
+    @rule(arg=st.sampled_from(["x", "spin", "fail", "end"]))
     def resume(self, arg):
         self.co.resume(arg)
 

@@ -27,7 +27,6 @@ class Cell:
         self.plain = plain
         self.number = number  #: its execution count
         self.count = number  #: what ``shell.execution_count`` is for its code
-        self.allow_stdin = False
         self.done = False
         self.detached = options.detach
         self.holds_lane = False
@@ -35,6 +34,7 @@ class Cell:
         self.executions: list[Execution] = []
         self.started_ns = time.monotonic_ns()
         self.depth = 0
+        self._cpu_s, self._preempted = 0.0, 0  #: kept when an execution is gone
         self.reply_early: Any = None  #: future; done: reply now, the cell goes on
         self.id = 0
         self.name = options.name or f"[{number}]"
@@ -83,10 +83,10 @@ class Cell:
         """id, name, state, CPU, elapsed, preemptions: for %coroutines."""
         cos = [e.co for e in self.executions]
         state = "paused" if self.paused else label(cos[-1].state) if cos else "ended"
-        self._cpu = max(getattr(self, "_cpu", 0.0), sum(c.cpu_s for c in cos))
-        self._preempted = max(getattr(self, "_preempted", 0), sum(c.preemptions for c in cos))
+        self._cpu_s = max(self._cpu_s, sum(c.cpu_s for c in cos))
+        self._preempted = max(self._preempted, sum(c.preemptions for c in cos))
         elapsed = (time.monotonic_ns() - self.started_ns) / 1e9
-        return (str(self.id), self.name, state, f"{self._cpu:.2f} s", f"{elapsed:.2f} s", str(self._preempted))
+        return (str(self.id), self.name, state, f"{self._cpu_s:.2f} s", f"{elapsed:.2f} s", str(self._preempted))
 
 
 def current_cell() -> Cell | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
-import signal
 from contextvars import copy_context
 from typing import Any
 
@@ -38,17 +36,20 @@ def load(shell: Any) -> None:
         return
     count = shell.execution_count
     shell.__dict__["_opencoro_count"] = count
-    kernel._opencoro = kernel_module.Lanes(copy_context())
+    lanes = kernel_module.Lanes(copy_context(), kernel._main_asyncio_lock)
+    allow_stdin = kernel._allow_stdin
     if builtins.input != kernel.raw_input:
         kernel._forward_input(True)
     for obj, mixin in ((shell, CellShell), (shell.displayhook, CellDisplayHook),
                        (shell.history_manager, CellHistory), (kernel, kernel_module.CellKernel)):
         _loaded.append((obj, swap_class(obj, mixin)))
+    kernel._opencoro_lanes = lanes
+    kernel._allow_stdin = allow_stdin  # the rest of this cell may ask, too
     shell.display_trap.__enter__()  # held: their nesting counters are per process
     shell.builtin_trap.__enter__()
     shell.input_transformer_manager.cleanup_transforms.insert(0, hide_preempt_line)
     magics = OpenCoroMagics(shell)
-    magics.lanes = kernel._opencoro
+    magics.lanes = lanes
     shell.register_magics(magics)
 
     def preempt(line: str, cell: str) -> None:
@@ -72,6 +73,9 @@ def unload(shell: Any) -> None:
     for cell in list(cells.running.values()):
         if cell is not me:
             cell.cancel()
+    lanes = kernel.__dict__.pop("_opencoro_lanes")
+    lanes.closed = True
+    allow_stdin = kernel._allow_stdin
     count = shell.__dict__.pop("_opencoro_count")
     traceback = shell._last_traceback
     while _loaded:
@@ -90,8 +94,8 @@ def unload(shell: Any) -> None:
     for kind, name in (("line", "preempt"), ("line", "coroutines"), ("cell", "preempt")):
         shell.magics_manager.magics[kind].pop(name, None)
     shell.magics_manager.registry.pop("OpenCoroMagics", None)
-    signal.signal(signal.SIGINT, signal.default_int_handler if me else kernel.saved_sigint_handler)
+    kernel._allow_stdin = allow_stdin
+    kernel_module.restore_sigint(kernel, lanes)
     if hasattr(kernel, "io_loop"):
         kernel.shell_channel_thread.manager.set_on_recv_callback(kernel.shell_main)
-        kernel._main_asyncio_lock = asyncio.Lock()
     monitor.release()

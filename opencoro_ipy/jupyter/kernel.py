@@ -22,17 +22,25 @@ from .. import policy, scheduler
 from ..errors import CellTimeout
 from .cells import Cell, current_cell, last_cell, running
 from .options import CellOptions, defaults, parse_cell_line, split_cell
+from .shell import per_cell
 
 _COMM = {"comm_open", "comm_msg", "comm_close"}
 _INTROSPECT = {"complete_request", "inspect_request"}
 
 
 class Lanes:
-    """State of one loaded kernel. ``base``: the context that plain cells inherit and leave behind."""
+    """State of one loaded kernel.
 
-    def __init__(self, base: Context) -> None:
+    base: the context that plain cells inherit and leave behind. plain: the kernel's own lock, so that cells
+    which ipykernel runs (the one that loads, those after unload or ``%preempt off``) keep their place.
+    closed: unloaded; who waited in a lane meanwhile is ipykernel's again. idle_sigint: SIGINT between cells.
+    """
+
+    def __init__(self, base: Context, plain: asyncio.Lock) -> None:
         self.base = base
-        self.plain = asyncio.Lock()
+        self.plain = plain
+        self.closed = False
+        self.idle_sigint: Any = None
         self.comm = asyncio.Lock()
         self.introspect = asyncio.Lock()
         self.stdin = asyncio.Lock()
@@ -48,7 +56,7 @@ class Lanes:
 class CellKernel:
     """Mixin over IPythonKernel; put on by extension.load, taken off by extension.unload."""
 
-    _opencoro: Lanes
+    _opencoro_lanes: Lanes
 
     # -- arrival -------------------------------------------------------------------------------------
     async def shell_main(self: Any, subshell_id: str | None, msg: Any) -> None:
@@ -56,7 +64,7 @@ class CellKernel:
             await super().shell_main(subshell_id, msg)  # type: ignore[misc]
             return
         kind, content = self._opencoro_peek(msg)
-        lanes = self._opencoro
+        lanes = self._opencoro_lanes
         if kind == "execute_request":
             await self._opencoro_execute(msg, content)
         elif kind is None:  # "stop aborting" keeps its place among the plain cells
@@ -64,7 +72,10 @@ class CellKernel:
                 await self.dispatch_shell(msg, subshell_id=None)
         elif kind in _COMM or kind in _INTROSPECT:
             async with lanes.comm if kind in _COMM else lanes.introspect:
-                await self._opencoro_dispatch(msg, lanes.base.copy(), driven=True)
+                if lanes.closed:
+                    await self.dispatch_shell(msg, subshell_id=None)
+                else:
+                    await self._opencoro_dispatch(msg, lanes.base.copy(), driven=True)
         else:
             await self._opencoro_dispatch(msg, lanes.base.copy())
 
@@ -86,7 +97,7 @@ class CellKernel:
 
     # -- cells ---------------------------------------------------------------------------------------
     async def _opencoro_execute(self: Any, msg: Any, content: dict[str, Any]) -> None:
-        lanes = self._opencoro
+        lanes = self._opencoro_lanes
         code = content.get("code") if isinstance(content.get("code"), str) else ""
         split = split_cell(code)
         options, plain = CellOptions(slice_s=defaults.slice_s), defaults.policy == "ordered"
@@ -99,6 +110,12 @@ class CellKernel:
         if plain:
             await lanes.plain.acquire()
         cell = None
+        if lanes.closed:
+            try:
+                await self.dispatch_shell(msg, subshell_id=None)
+            finally:
+                lanes.plain.release()
+            return
         try:
             context = lanes.base.copy()
             number = self.shell.execution_count
@@ -126,8 +143,9 @@ class CellKernel:
             return await body
         # In the cell's own context, not a copy: what a plain cell sets, later cells see (as in ipykernel).
         task = asyncio.get_running_loop().create_task(self._opencoro_run(cell, body), context=cell.context)
-        self._opencoro.tasks.add(task)
-        task.add_done_callback(self._opencoro.tasks.discard)
+        tasks = self._opencoro_lanes.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         cell.reply_early = asyncio.get_running_loop().create_future()
         if cell.detached:
             cell.reply_early.set_result(None)
@@ -152,29 +170,19 @@ class CellKernel:
         try:
             return await execution
         except (Exception, asyncio.CancelledError, KeyboardInterrupt) as e:
-            return self._opencoro_failed(cell, e)
+            return _failed(self, cell, e)
         finally:
             if timer is not None:
                 timer.cancel()
             cell.finish()
             cell.remove(execution)
 
-    def _opencoro_failed(self: Any, cell: Cell, e: BaseException) -> dict[str, Any]:
-        """The cell never got to its own error handling: it was abandoned, or hit between its lines."""
-        text = f"{type(e).__name__}: {e}"
-        error = {"ename": type(e).__name__, "evalue": str(e), "traceback": [text]}
-        self.session.send(self.iopub_socket, "error", error, parent=self.get_parent("shell"),
-                          ident=self._topic("error"))
-        return {"status": "error", "execution_count": cell.number, "user_expressions": {}, "payload": [], **error}
-
-    def _abort_queues(self: Any, subshell_id: str | None = None) -> None:
-        cell = last_cell()
-        if cell is None or cell.plain:
-            super()._abort_queues(subshell_id)  # type: ignore[misc]
-
     def set_parent(self: Any, ident: Any, parent: Any, channel: str = "shell") -> None:
         """Requests that are no cells must not become the parent of what threads of a cell print."""
-        kind = (parent.get("header") or {}).get("msg_type") if isinstance(parent, dict) else None
+        kind = parent["header"]["msg_type"] if parent else None
+        cell = current_cell()
+        if cell is not None and kind == "execute_request" and not cell.plain:
+            parent["content"]["stop_on_error"] = False  # nothing is queued behind a concurrent cell
         if channel != "shell" or kind == "execute_request" or not running:
             super().set_parent(ident, parent, channel)  # type: ignore[misc]
             return
@@ -187,14 +195,24 @@ class CellKernel:
         self._shell_context = context
 
     # -- interrupt -----------------------------------------------------------------------------------
-    def pre_handler_hook(self) -> None:
-        """SIGINT has one handler while the extension is loaded (extension.py)."""
+    def _opencoro_on_loop(self: Any) -> bool:
+        """Does ipykernel itself run this cell (the one that loads, ``%preempt off``)?"""
+        parent = self.get_parent("shell")
+        return (last_cell() is None and scheduler.current() is None and bool(parent)
+                and parent["header"]["msg_type"] == "execute_request")
 
-    def post_handler_hook(self) -> None:
+    def pre_handler_hook(self: Any) -> None:
+        """Cells that are coroutines share one SIGINT handler; the others keep ipykernel's."""
+        if self._opencoro_on_loop():
+            super().pre_handler_hook()  # type: ignore[misc]
+
+    def post_handler_hook(self: Any) -> None:
         """See pre_handler_hook."""
+        if self._opencoro_on_loop():
+            super().post_handler_hook()  # type: ignore[misc]
 
-    def _cancel_on_sigint(self, future: Any) -> AbstractContextManager[None]:
-        return nullcontext()
+    def _cancel_on_sigint(self: Any, future: Any) -> AbstractContextManager[None]:
+        return super()._cancel_on_sigint(future) if last_cell() is None else nullcontext()  # type: ignore[misc]
 
     def _opencoro_sigint(self: Any, signum: int, frame: Any) -> None:
         """KeyboardInterrupt in the plain cell that runs; if there is none, in every other one."""
@@ -209,16 +227,7 @@ class CellKernel:
             raise KeyboardInterrupt
 
     # -- input() -------------------------------------------------------------------------------------
-    @property
-    def _allow_stdin(self) -> bool:
-        cell = current_cell()
-        return cell is not None and cell.allow_stdin
-
-    @_allow_stdin.setter
-    def _allow_stdin(self, value: bool) -> None:
-        cell = current_cell()
-        if cell is not None:
-            cell.allow_stdin = value
+    _allow_stdin = per_cell("_allow_stdin", False)
 
     def _forward_input(self, allow_stdin: bool = False) -> None:
         self._allow_stdin = allow_stdin  # input and getpass stay forwarded while the extension is loaded
@@ -241,7 +250,7 @@ class CellKernel:
         return value
 
     async def _opencoro_ask(self: Any, prompt: str, ident: Any, parent: Any, password: bool) -> str:
-        async with self._opencoro.stdin:  # cells that ask at once are served one after the other
+        async with self._opencoro_lanes.stdin:  # cells that ask at once are served one after the other
             while self.stdin_socket.poll(0):
                 self.stdin_socket.recv_multipart(zmq.NOBLOCK)  # stale replies
             self.session.send(self.stdin_socket, "input_request",
@@ -259,8 +268,29 @@ async def _awaited(execution: Any) -> Any:
     return await execution
 
 
+def _failed(kernel: Any, cell: Cell, e: BaseException) -> dict[str, Any]:
+    """The cell never got to its own error handling: it was abandoned, or hit between its lines."""
+    error = {"ename": type(e).__name__, "evalue": str(e), "traceback": [f"{type(e).__name__}: {e}"]}
+    kernel.session.send(kernel.iopub_socket, "error", error, parent=kernel.get_parent("shell"),
+                        ident=kernel._topic("error"))
+    return {"status": "error", "execution_count": cell.number, "user_expressions": {}, "payload": [], **error}
+
+
 def install_sigint(kernel: Any) -> None:
-    """One SIGINT handler while loaded; what an idle kernel had is kept for unload."""
-    if not hasattr(kernel, "saved_sigint_handler"):
-        kernel.saved_sigint_handler = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, kernel._opencoro_sigint)
+    """Our SIGINT handler between and during cells; what an idle kernel had comes back with unload.
+
+    A cell that loads the extension keeps ipykernel's handler to its end: its post hook sets ours.
+    """
+    if kernel._main_asyncio_lock.locked():
+        kernel._opencoro_lanes.idle_sigint = kernel.saved_sigint_handler
+        kernel.saved_sigint_handler = kernel._opencoro_sigint
+    else:
+        kernel._opencoro_lanes.idle_sigint = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, kernel._opencoro_sigint)
+
+
+def restore_sigint(kernel: Any, lanes: Lanes) -> None:
+    """Undo. Inside a cell: as in any cell of ipykernel, whose post hook then sets the idle handler."""
+    kernel.saved_sigint_handler = lanes.idle_sigint
+    inside = kernel._main_asyncio_lock.locked() or current_cell() is not None
+    signal.signal(signal.SIGINT, signal.default_int_handler if inside else lanes.idle_sigint)

@@ -101,3 +101,10 @@ def plain_kernel():
     k = Kernel(load=False)
     yield k
     k.close()
+
+
+@pytest.fixture
+def startup_kernel():
+    k = Kernel(load=False, extra=["--ext=opencoro_ipy"])
+    yield k
+    k.close()

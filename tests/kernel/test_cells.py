@@ -252,22 +252,81 @@ def test_matplotlib_inline_figures_belong_to_their_cell(kernel):
     assert "image/png" in str([m["content"].get("data", {}).keys() for m in kernel.outputs(cell)])
 
 
-def test_loading_as_a_startup_extension_works():
-    import importlib.util
-    from pathlib import Path
+def interrupted(kernel, code):
+    cell = kernel.start(code)
+    kernel.busy(cell)
+    kernel.km.interrupt_kernel()
+    return kernel.reply(cell)["ename"]
 
-    spec = importlib.util.spec_from_file_location("kernel_conftest", Path(__file__).with_name("conftest.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    kernel = module.Kernel(load=False, extra=["--ext=opencoro_ipy"])
-    try:
-        cell = kernel.start(RUNAWAY)
-        kernel.busy(cell)
-        assert kernel.run("%%preempt\n2")["status"] == "ok"
-        kernel.km.interrupt_kernel()
-        assert kernel.reply(cell)["ename"] == "KeyboardInterrupt"
-    finally:
-        kernel.close()
+
+def asked(kernel, code):
+    cell = kernel.start(code, allow_stdin=True)
+    kernel.until(lambda: kernel.inputs, what="an input request")
+    kernel.inputs.clear()
+    kernel.kc.input("x")
+    return kernel.reply(cell)["status"]
+
+
+def test_loading_as_a_startup_extension_works(startup_kernel):
+    cell = startup_kernel.start(RUNAWAY)
+    startup_kernel.busy(cell)
+    assert startup_kernel.run("%%preempt\n2")["status"] == "ok"
+    startup_kernel.km.interrupt_kernel()
+    assert startup_kernel.reply(cell)["ename"] == "KeyboardInterrupt"
+
+
+def test_the_rest_of_a_cell_that_loads_can_be_interrupted(plain_kernel):
+    """It runs on the loop: the handler for coroutines ignored its interrupt."""
+    assert interrupted(plain_kernel, "%load_ext opencoro_ipy\n" + RUNAWAY) == "KeyboardInterrupt"
+    assert interrupted(plain_kernel, RUNAWAY) == "KeyboardInterrupt"
+
+
+def test_the_rest_of_a_cell_that_loads_may_ask(plain_kernel):
+    assert asked(plain_kernel, "%load_ext opencoro_ipy\ninput('?')") == "ok"
+    assert asked(plain_kernel, "input('?')") == "ok"
+
+
+def test_preempt_off_is_plain_ipykernel_and_on_again(kernel):
+    kernel.run("%preempt off")
+    assert interrupted(kernel, RUNAWAY) == "KeyboardInterrupt"
+    assert asked(kernel, "input('?')") == "ok"
+    kernel.run("%preempt on")
+    cell = kernel.start(RUNAWAY)
+    kernel.busy(cell)
+    assert kernel.run("%%preempt\n1")["status"] == "ok"
+    kernel.km.interrupt_kernel()
+    assert kernel.reply(cell)["ename"] == "KeyboardInterrupt"
+
+
+def test_unload_loses_no_request_and_keeps_the_order(kernel):
+    beside = kernel.start("%%preempt\n" + RUNAWAY)
+    kernel.busy(beside)
+    cell = kernel.start("%unload_ext opencoro_ipy\ny = 0\nfor i in range(5_000_000): y += 1")
+    queued = [kernel.start("assert y == 5_000_000"), kernel.start("2")]
+    for each in (cell, *queued):
+        assert kernel.reply(each)["status"] == "ok"
+    assert kernel.reply(beside)["ename"] == "CellCancelled"
+    assert interrupted(kernel, RUNAWAY) == "KeyboardInterrupt"
+
+
+def test_policy_concurrent_lets_plain_cells_overlap(kernel):
+    kernel.run("%preempt --policy concurrent")
+    cell = kernel.start(RUNAWAY)
+    kernel.busy(cell)
+    assert kernel.value("1 + 1") == "2"
+    kernel.km.interrupt_kernel()
+    assert kernel.reply(cell)["ename"] == "KeyboardInterrupt"
+
+
+def test_a_sleeping_cell_leaves_the_kernel_live_and_sleeps_long_enough(kernel):
+    cell = kernel.start("import time\nt = time.monotonic()\nprint('go', flush=True)\ntime.sleep(1.5)\n"
+                        "d = time.monotonic() - t")
+    kernel.busy(cell)
+    for _ in range(10):
+        kernel.reply(kernel.kc.kernel_info())
+    assert cell not in kernel.replies
+    assert kernel.reply(cell)["status"] == "ok"
+    assert kernel.value("1.5 <= d < 3") == "True"
 
 
 def test_subshells_and_nest_asyncio_go_on_working(kernel):

@@ -1,5 +1,6 @@
 """Terminal IPython, in a real terminal."""
 
+import os
 import sys
 
 import pexpect
@@ -7,7 +8,7 @@ import pexpect
 
 def test_preempt_runs_a_cell_and_limits_and_ctrl_c_end_it(tmp_path):
     shell = pexpect.spawn(sys.executable, ["-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"],
-                          encoding="utf-8", timeout=30, env={**__import__("os").environ, "IPYTHONDIR": str(tmp_path)})
+                          encoding="utf-8", timeout=30, env={**os.environ, "IPYTHONDIR": str(tmp_path)})
     try:
         shell.expect_exact("In [1]:")
         shell.sendline("%load_ext opencoro_ipy")

@@ -79,7 +79,6 @@ def test_pinned_frames_of_binding_libraries_are_not_preempted():
 
 def test_an_rlock_excludes_other_coroutines():
     scenario("""
-        made_before = threading.RLock
         wrong = []
         def body():
             for _ in range(1500):
@@ -90,10 +89,6 @@ def test_an_rlock_excludes_other_coroutines():
                         spin(30)
                         inside.pop()
         inside = []
-        def make():
-            global lock
-            lock = threading.RLock()
-        together(make)
         keep = oc.Coroutine(lambda s, a: s.suspend_with(1)); keep.resume()
         lock = threading.RLock()
         together(body, body, slice_s=0.0002)
