@@ -11,6 +11,7 @@ import atexit
 import contextvars
 import itertools
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -50,7 +51,8 @@ class Suspender:
     @staticmethod
     def current() -> Suspender | None:
         """The suspender of the running coroutine, or None outside of one."""
-        return _current._suspender if _current is not None else None
+        co = current()
+        return co._suspender if co is not None else None
 
     def suspend_with(self, value: Any = None, *, _until: int = 0, _reason: str = "yielded") -> Any:
         """State becomes ``Suspended(value, 0)``; returns the argument of the next ``resume``.
@@ -266,8 +268,8 @@ def co(fn: Callable[[Suspender, Any], Any], **options: Any) -> Coroutine:
 
 
 def current() -> Coroutine | None:
-    """The coroutine that runs now, or None."""
-    return _current
+    """The coroutine that runs now, or None; None on other threads than the main one."""
+    return _current if threading.current_thread() is threading.main_thread() else None
 
 
 @atexit.register

@@ -10,7 +10,7 @@ FLOOR_NS = 1_000_000  # an event may not preempt earlier than this: a flood cann
 HUB_MIN_NS = 4_000_000  # the loop may always use this much between two slices
 SWITCH_INTERVAL_S = 0.0005  # how long I/O threads wait for the GIL while a coroutine runs
 HUB_PRIORITY = -1_000_000  # completion, comm callbacks: short, and somebody waits for them
-PASSES = 9  # a worse priority is passed over this often, then it gets a slice
+PASSED_NS = 100_000_000  # passed over for this long by who came later, a worse priority gets a slice
 INSIST_NS = 250_000_000  # a cancellation that had no effect is thrown again after this
 GRACE_S = 2.0  # a cancelled cell that goes on for longer is abandoned
 
@@ -28,11 +28,11 @@ def hub_bound_ns(last_slice_ns: int) -> int:
 
 
 def pick(waiting: list[tuple[int, bool, int]]) -> int:
-    """Index of who runs next among (priority, never preempted yet, times passed over), in order of arrival.
+    """Index of who runs next among (priority, never preempted yet, ns passed over), in order of arrival.
 
     Equal priorities take turns, but a newcomer's first slice goes first: most cells need no second one.
     """
-    overdue = [i for i, (_, _, passed) in enumerate(waiting) if passed >= PASSES]
+    overdue = [i for i, (_, _, passed) in enumerate(waiting) if passed >= PASSED_NS]
     if overdue:
         return overdue[0]
     return min(range(len(waiting)), key=lambda i: (waiting[i][0], not waiting[i][1]))

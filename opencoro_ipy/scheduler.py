@@ -45,6 +45,7 @@ class Turnstile:
         self._waiting: list[tuple[Execution, asyncio.Future[None], list[int]]] = []
         self._pumping = False
         self._granted = False  # somebody may run and has not run yet
+        self._passed: list[list[int]] = []  # who came before the one that runs: ns each was passed over
         self._left_ns = 0  # when the last slice ended, and how long it was
         self._last_slice_ns = 0
         self.ready = getattr(loop, "_ready", None)
@@ -85,6 +86,8 @@ class Turnstile:
         """The one who was let through has run for that long (0: it gave its turn back)."""
         self._granted = False
         self._left_ns, self._last_slice_ns = time.monotonic_ns(), slice_ns
+        for passed in self._passed:
+            passed[0] += slice_ns
         loop = self._loop()
         if self._waiting and loop is not None:
             self._pump_later(loop)
@@ -110,8 +113,7 @@ class Turnstile:
             return
         index = policy.pick([(e.co.priority, e.co.preemptions == 0, passed[0])
                              for e, _, passed in self._waiting])
-        for _, _, passed in self._waiting:
-            passed[0] += 1
+        self._passed = [passed for _, _, passed in self._waiting[:index]]
         _, turn, _ = self._waiting.pop(index)
         turn.set_result(None)
         self._pumping, self._granted = False, True

@@ -176,7 +176,7 @@ def test_policy_pick():
     assert policy.pick([(0, old, 0), (0, old, 0)]) == 0
     assert policy.pick([(0, old, 0), (-1, old, 0)]) == 1
     assert policy.pick([(0, old, 0), (0, fresh, 0)]) == 1
-    assert policy.pick([(5, old, policy.PASSES), (-1, fresh, 0)]) == 0
+    assert policy.pick([(5, old, policy.PASSED_NS), (-1, fresh, 0)]) == 0
 
 
 @pytest.mark.parametrize("bad", [0, -1, 0.00001, 11, float("nan")])

@@ -7,8 +7,7 @@ from contextvars import copy_context
 from typing import Any
 
 from .. import monitor
-from . import cells, kernel as kernel_module, terminal
-from .magics import OpenCoroMagics
+from . import cells, kernel as kernel_module, magics, terminal, threads
 from .options import cell_options, parse_cell_line
 from .shell import CellDisplayHook, CellHistory, CellShell, hide_preempt_line, swap_class
 
@@ -48,9 +47,7 @@ def load(shell: Any) -> None:
     shell.display_trap.__enter__()  # held: their nesting counters are per process
     shell.builtin_trap.__enter__()
     shell.input_transformer_manager.cleanup_transforms.insert(0, hide_preempt_line)
-    magics = OpenCoroMagics(shell)
-    magics.lanes = lanes
-    shell.register_magics(magics)
+    shell.register_magics(magics.OpenCoroMagics(shell))
 
     def preempt(line: str, cell: str) -> None:
         parse_cell_line(line)  # reached below another cell magic only: it runs where it stands
@@ -58,6 +55,7 @@ def load(shell: Any) -> None:
 
     preempt.__doc__ = cell_options.__doc__
     shell.register_magic_function(preempt, "cell", "preempt")
+    threads.install(kernel)
     kernel_module.install_sigint(kernel)
     if hasattr(kernel, "io_loop"):  # started already: hand the new shell_main to the channel
         kernel.shell_channel_thread.manager.set_on_recv_callback(kernel.shell_main)
@@ -91,9 +89,8 @@ def unload(shell: Any) -> None:
     transforms = shell.input_transformer_manager.cleanup_transforms
     if hide_preempt_line in transforms:
         transforms.remove(hide_preempt_line)
-    for kind, name in (("line", "preempt"), ("line", "coroutines"), ("cell", "preempt")):
-        shell.magics_manager.magics[kind].pop(name, None)
-    shell.magics_manager.registry.pop("OpenCoroMagics", None)
+    magics.remove(shell)
+    threads.restore()
     kernel._allow_stdin = allow_stdin
     kernel_module.restore_sigint(kernel, lanes)
     if hasattr(kernel, "io_loop"):

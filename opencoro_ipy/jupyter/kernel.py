@@ -19,8 +19,7 @@ from IPython.core.error import UsageError
 from ipykernel.jsonutil import json_clean
 
 from .. import policy, scheduler
-from ..errors import CellTimeout
-from .cells import Cell, current_cell, last_cell, running
+from .cells import Cell, current_cell, last_cell, run, running
 from .options import CellOptions, defaults, parse_cell_line, split_cell
 from .shell import per_cell
 
@@ -45,12 +44,6 @@ class Lanes:
         self.introspect = asyncio.Lock()
         self.stdin = asyncio.Lock()
         self.tasks: set[asyncio.Task[Any]] = set()
-
-    def release(self, cell: Cell) -> None:
-        """Let the next plain cell start. Idempotent."""
-        if cell.holds_lane:
-            cell.holds_lane = False
-            self.plain.release()
 
 
 class CellKernel:
@@ -119,20 +112,19 @@ class CellKernel:
         try:
             context = lanes.base.copy()
             number = self.shell.execution_count
-            cell = Cell(options, plain=plain, number=number)
-            cell.holds_lane = plain
+            cell = Cell(options, number=number, lane=lanes.plain if plain else None)
             silent = bool(content.get("silent", False))
             if code.strip() and not silent and content.get("store_history", True) and not self._aborting:
                 self.shell.execution_count = number + 1
             cell.bind(context)
             await self._opencoro_dispatch(msg, context)
-            if cell.holds_lane:
+            if cell.lane is not None:
                 lanes.base = context.copy()
         finally:
             if cell is None and plain:
                 lanes.plain.release()
             elif cell is not None:
-                lanes.release(cell)
+                cell.leave_lane()
                 if not cell.executions:
                     cell.finish()
 
@@ -155,34 +147,20 @@ class CellKernel:
         return {"status": "ok", "execution_count": cell.number, "user_expressions": {}, "payload": []}
 
     async def _opencoro_run(self: Any, cell: Cell, body: Any) -> dict[str, Any]:
-        options, loop = cell.options, asyncio.get_running_loop()
-
-        def over(what: str, limit: float | None) -> None:
-            cell.throw(CellTimeout(f"cell {cell.name} was ended after {limit:g} s of {what}"), insist=True)
-
-        execution = scheduler.drive(
-            body, name=cell.name, slice_s=options.slice_s, priority=options.priority, context=cell.context,
-            cpu_limit_ns=int((options.cpu_limit_s or 0) * 1e9),
-            on_cpu_limit=lambda: over("CPU time", options.cpu_limit_s))
-        cell.add(execution)
-        timer = loop.call_later(options.timeout_s, over, "wall clock", options.timeout_s) \
-            if options.timeout_s else None
         try:
-            return await execution
+            return await run(cell, body, lambda reply: reply.get("ename"))
         except (Exception, asyncio.CancelledError, KeyboardInterrupt) as e:
             return _failed(self, cell, e)
-        finally:
-            if timer is not None:
-                timer.cancel()
-            cell.finish()
-            cell.remove(execution)
+
+    def _abort_queues(self: Any, *args: Any) -> None:
+        """A cell that failed aborts what waits behind it: nothing does, once it has left the lane."""
+        cell = last_cell()
+        if cell is None or cell.lane is not None:
+            super()._abort_queues(*args)  # type: ignore[misc]
 
     def set_parent(self: Any, ident: Any, parent: Any, channel: str = "shell") -> None:
         """Requests that are no cells must not become the parent of what threads of a cell print."""
         kind = parent["header"]["msg_type"] if parent else None
-        cell = current_cell()
-        if cell is not None and kind == "execute_request" and not cell.plain:
-            parent["content"]["stop_on_error"] = False  # nothing is queued behind a concurrent cell
         if channel != "shell" or kind == "execute_request" or not running:
             super().set_parent(ident, parent, channel)  # type: ignore[misc]
             return
@@ -216,7 +194,7 @@ class CellKernel:
 
     def _opencoro_sigint(self: Any, signum: int, frame: Any) -> None:
         """KeyboardInterrupt in the plain cell that runs; if there is none, in every other one."""
-        cells = [c for c in running.values() if c.holds_lane] or list(running.values())
+        cells = [c for c in running.values() if c.lane is not None] or list(running.values())
         now, here = scheduler.current(), False
         for cell in cells:
             if cell.executions and cell.executions[-1].co is now:

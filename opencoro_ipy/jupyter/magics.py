@@ -22,9 +22,7 @@ def table() -> str:
 
 @magics_class
 class OpenCoroMagics(Magics):
-    """The magics of the extension; ``lanes`` is None in terminal IPython."""
-
-    lanes: Any = None
+    """The line magics, of kernels and of terminal IPython."""
 
     @line_magic
     def preempt(self, line: str) -> None:
@@ -52,11 +50,13 @@ class OpenCoroMagics(Magics):
         if words[0] == "cancel":
             cell.cancel()
         elif words[0] == "detach":
-            cell.detached = True
-            if not cell.reply_early.done():
-                cell.reply_early.set_result(None)
-            self.lanes.release(cell)
+            cell.detach()
         else:
             cell.pause(words[0] == "suspend")
-            if words[0] == "suspend":
-                self.lanes.release(cell)
+
+
+def remove(shell: Any) -> None:
+    """Take them, and ``%%preempt``, away. Idempotent."""
+    for kind, name in (("line", "preempt"), ("line", "coroutines"), ("cell", "preempt")):
+        shell.magics_manager.magics[kind].pop(name, None)
+    shell.magics_manager.registry.pop("OpenCoroMagics", None)

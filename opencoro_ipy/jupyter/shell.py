@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from IPython.core.payload import PayloadManager
+
 from .. import scheduler
 from .cells import current_cell
 from .options import parse_cell_line, split_cell
@@ -61,6 +63,17 @@ class CellShell:
 
     _last_traceback = per_cell("_last_traceback")
     _last_traceback_during_displayhook = per_cell("_last_traceback_during_displayhook", False)
+
+    @property
+    def payload_manager(self) -> Any:
+        """A cell's payloads (``set_next_input``, the pager) go with its own reply."""
+        cell = current_cell()
+        if cell is None:
+            return super().payload_manager  # type: ignore[misc]
+        key = id(self), "payload_manager"
+        if key not in cell.values:
+            cell.values[key] = PayloadManager(parent=self)  # type: ignore[arg-type]
+        return cell.values[key]
 
     @property
     def execution_count(self) -> int:
