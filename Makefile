@@ -21,15 +21,16 @@ demo:  ## .venv, a real kernel, a runaway cell beside other work, and a table of
 	.ci/venv $(PYTHON) .venv ''
 	cd .venv && bin/python -m opencoro_ipy demo
 
-test: lint  ## everything, on every Python >= 3.11 there is
+test: lint  ## everything, on every Python >= 3.11 there is, then the soak on the newest (ARGS=...: pytest's, no soak)
 	@failed=; for py in $(PYTHONS); do \
 	  v=$$($$py -c 'import sys; print("%d.%d" % sys.version_info[:2])'); echo "== Python $$v"; \
 	  .ci/venv $$py .venvs/$$v test $(STRICT) && $(call PYTEST,.venvs/$$v) $(ARGS) || failed="$$failed $$v"; \
 	done; test -z "$$failed" || { echo "failed on Python$$failed" >&2; exit 1; }
+	@test -n "$(ARGS)" || $(MAKE) --no-print-directory soak
 
-soak: pythons  ## matplotlib, scipy, pandas, polars, pydantic, lxml in three coroutines at 1 ms slices, two minutes
-	.ci/venv $(NEWEST) .venvs/soak soak
-	cd .venvs && PYTHONSAFEPATH=1 soak/bin/python ../tests/native/soak.py 120
+soak: pythons  ## matplotlib, scipy, pandas, polars, pydantic, lxml in three overlapping cells at 1 ms slices, two minutes
+	.ci/venv $(NEWEST) .venvs/soak test,soak
+	$(call PYTEST,.venvs/soak) -s tests/kernel/soak.py
 
 asan: pythons  ## tests/native with the address and undefined-behaviour sanitizers, on the newest Python
 	.ci/venv $(NEWEST) .venvs/asan test $(STRICT) $(ASAN)

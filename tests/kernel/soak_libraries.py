@@ -1,9 +1,7 @@
-"""``make soak``: libraries that kill a naive prototype, in three coroutines, SECONDS long. Exit 0: all right."""
+"""Work for soak.py, run inside a kernel: libraries that abort when they are switched in the wrong place."""
 
-import faulthandler
 import io
 import random
-import sys
 import time
 import warnings
 
@@ -16,12 +14,9 @@ import scipy.integrate as si
 import scipy.optimize as so
 from lxml import etree
 
-import opencoro_ipy as oc
-
 matplotlib.use("Agg")
 from matplotlib.figure import Figure  # noqa: E402
 
-faulthandler.enable()
 warnings.simplefilter("ignore")
 
 
@@ -94,25 +89,10 @@ def draw():
     assert buffer.getvalue()[:4] == b"\x89PNG"
 
 
-def main(seconds):
-    end, rounds = time.monotonic() + seconds, 0
-    faulthandler.dump_traceback_later(seconds + 60, exit=True)
-
-    def body(seed):
-        nonlocal rounds
-        choose = random.Random(seed)
-        while time.monotonic() < end:
-            choose.choice((quad, fit, ode, frames, polar, validate, parse, draw))()
-            rounds += 1
-
-    cos = [oc.Coroutine(lambda s, a, i=i: body(i), slice_s=0.001) for i in range(3)]
-    while any(not co.done for co in cos):
-        for co in cos:
-            if not co.done:
-                co.resume()
-    stats = oc.Monitor.stats()
-    print(f"{rounds} rounds, {stats['preempted']} preemptions, deferred {stats['deferred']}, pinned {stats['pinned']}")
-    return 0 if all(co.state == oc.Complete(None) for co in cos) else 1
-
-
-sys.exit(main(float(sys.argv[1])))
+def work(seconds, seed):
+    """Rounds done in that time; AssertionError for a wrong result."""
+    choose, rounds, end = random.Random(seed), 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        choose.choice((quad, fit, ode, frames, polar, validate, parse, draw))()
+        rounds += 1
+    return rounds
