@@ -147,12 +147,13 @@ class Coroutine:
     def _body(self, arg: Any) -> Any:
         try:
             return Complete(self._fn(self._suspender, arg))
-        except greenlet.GreenletExit:
-            return Cancelled()
-        except asyncio.CancelledError as e:
-            return Cancelled() if self._cancelling else Error(e)
         except BaseException as e:
-            return Error(e)
+            return self._ended_by(e)
+
+    def _ended_by(self, e: BaseException) -> State:
+        if isinstance(e, greenlet.GreenletExit) or (isinstance(e, asyncio.CancelledError) and self._cancelling):
+            return Cancelled()
+        return Error(e)
 
     def resume(self, arg: Any = None, *, slice_ns: int | None = None, floor_ns: int = 0,
                until_ns: int = 0) -> State:
@@ -188,6 +189,12 @@ class Coroutine:
                       self._inhibited)
         try:
             sent = self._leaf.throw(thrown) if thrown is not None else self._leaf.switch(arg)
+            if isinstance(sent, greenlet.GreenletExit):
+                raise sent
+        except BaseException as e:  # it was preempted just outside of _body's try, and then thrown into
+            if not self._greenlet.dead:
+                raise
+            sent = self._ended_by(e)
         finally:
             cpu_ns, self._inhibited = _native.end()
             _current, self._hub = outer, None

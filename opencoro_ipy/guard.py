@@ -24,7 +24,8 @@ PROTECTED = (
     "IPython.core.history", "opencoro_ipy",
 )
 #: Frames of ours that have user code above them and are themselves safe.
-TRANSPARENT_FILES = ("opencoro_ipy/coroutine.py", "opencoro_ipy/scheduler.py", "opencoro_ipy/guard.py",
+TRANSPARENT_FILES = ("opencoro_ipy/coroutine.py", "opencoro_ipy/scheduler.py", "opencoro_ipy/runqueue.py",
+                     "opencoro_ipy/guard.py",
                      "opencoro_ipy/jupyter/kernel.py", "opencoro_ipy/jupyter/magics.py",
                      "opencoro_ipy/jupyter/shell.py", "opencoro_ipy/jupyter/terminal.py",
                      "opencoro_ipy/jupyter/extension.py")

@@ -1,26 +1,24 @@
-"""The event loop is the scheduler: an awaitable that drives a coroutine, and a turnstile before it.
+"""The event loop is the scheduler: an awaitable that drives a coroutine to its end.
 
-Runs on the loop's thread, which is the main thread. A preempted coroutine goes through the turnstile of
-its loop: one slice at a time, the loop's own work first (bounded, see policy.py), then who is next.
+Runs on the loop's thread, which is the main thread. Whose slice is next is the run queue's business; here
+is what happens between the slices of one coroutine: futures, delays, pauses, cancellation, limits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import sys
 import time
 import types
-import weakref
 from collections.abc import Callable, Coroutine as AsyncCoroutine, Generator
 from typing import Any
 
-from . import _native, coroutine, monitor, policy
+from . import coroutine, monitor, policy
 from .coroutine import Coroutine, Suspender
-from .states import Cancelled, Complete, Error, Suspended
+from .runqueue import RunQueue, queue_of
+from .states import Cancelled, Complete, Error, Running, State, Suspended
 
-_turnstiles: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turnstile] = weakref.WeakKeyDictionary()
 _driven = 0  # executions in flight; while there is one, the switch interval is short
 _old_interval: float | None = None
 
@@ -37,101 +35,12 @@ def _count(delta: int) -> None:
         _old_interval = None
 
 
-class Turnstile:
-    """One slice at a time on one loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
-        self._waiting: list[tuple[Execution, asyncio.Future[None], list[int]]] = []
-        self._pumping = False
-        self._granted = False  # somebody may run and has not run yet
-        self._passed: list[list[int]] = []  # who came before the one that runs: ns each was passed over
-        self._left_ns = 0  # when the last slice ended, and how long it was
-        self._last_slice_ns = 0
-        self.ready = getattr(loop, "_ready", None)
-        self.scheduled = getattr(loop, "_scheduled", None)
-        selector = getattr(loop, "_selector", None)
-        try:
-            self.fd = selector.fileno() if selector is not None else -1
-        except (AttributeError, ValueError):
-            self.fd = -1
-        if type(self.ready).__name__ != "deque":
-            self.ready = None
-
-    @property
-    def sees_loop(self) -> bool:
-        """Can the monitor see that the loop has something to do?"""
-        return self.fd >= 0 and self.ready is not None and self.scheduled is not None
-
-    def next_timer_ns(self) -> int:
-        """Monotonic ns of the loop's next timer, 0: none."""
-        return int(self.scheduled[0]._when * 1e9) if self.scheduled else 0
-
-    async def pass_(self, execution: Execution) -> None:
-        """Returns when the execution may run a slice."""
-        loop = self._loop()
-        assert loop is not None
-        turn: asyncio.Future[None] = loop.create_future()
-        entry = (execution, turn, [0])
-        self._waiting.append(entry)
-        self._pump_later(loop)
-        try:
-            await turn
-        except BaseException:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-            raise
-
-    def left(self, slice_ns: int) -> None:
-        """The one who was let through has run for that long (0: it gave its turn back)."""
-        self._granted = False
-        self._left_ns, self._last_slice_ns = time.monotonic_ns(), slice_ns
-        for passed in self._passed:
-            passed[0] += slice_ns
-        loop = self._loop()
-        if self._waiting and loop is not None:
-            self._pump_later(loop)
-
-    def alone(self) -> bool:
-        """Does nobody else wait for a slice?"""
-        return not self._waiting
-
-    def _pump_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._pumping and not self._granted:
-            self._pumping = True
-            loop.call_soon(lambda: loop.call_soon(self._pump))  # one whole turn, with its look at I/O
-
-    def _pump(self) -> None:
-        loop = self._loop()
-        self._waiting = [w for w in self._waiting if not w[1].done()]
-        if loop is None or not self._waiting:
-            self._pumping = False
-            return
-        used = time.monotonic_ns() - self._left_ns
-        if self.ready and used < policy.hub_bound_ns(self._last_slice_ns):
-            loop.call_soon(self._pump)  # the loop goes first
-            return
-        index = policy.pick([(e.co.priority, e.co.preemptions == 0, passed[0])
-                             for e, _, passed in self._waiting])
-        self._passed = [passed for _, _, passed in self._waiting[:index]]
-        _, turn, _ = self._waiting.pop(index)
-        turn.set_result(None)
-        self._pumping, self._granted = False, True
-
-
-def turnstile_of(loop: asyncio.AbstractEventLoop) -> Turnstile:
-    """The loop's turnstile; made, and watched by the monitor, on first use."""
-    found = _turnstiles.get(loop)
-    if found is None:
-        found = _turnstiles[loop] = Turnstile(loop)
-    return found
-
-
 class Execution:
     """Awaitable that drives one coroutine to its end and returns its value or raises its exception.
 
-    pause()/unpause() and throw() may be called from the loop at any time. Cancelling the task that awaits
-    it raises CancelledError inside the coroutine at its next safe point.
+    pause()/unpause() and throw() may be called from the loop's thread at any time, also from a signal
+    handler. Cancelling the task that awaits it raises CancelledError inside the coroutine at its next safe
+    point. RuntimeError if it is awaited twice.
     """
 
     def __init__(self, co: Coroutine, *, cpu_limit_ns: int = 0, on_cpu_limit: Callable[[], None] | None = None,
@@ -139,12 +48,18 @@ class Execution:
         self.co = co
         self.paused = False
         self.grace_s = grace_s
+        self.task: asyncio.Task[Any] | None = None  #: that awaits it
+        self.passed_ns = 0  #: how long others went first (the run queue's)
         self._cpu_limit_ns, self._on_cpu_limit = cpu_limit_ns, on_cpu_limit
-        self._wake: asyncio.Future[Any] | None = None  # what the driving task waits for now
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._queue: RunQueue | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._future: asyncio.Future[Any] | None = None  # what the coroutine waits for
+        self._timer: asyncio.TimerHandle | None = None
         self._insist: BaseException | None = None  # thrown again until it takes effect
         self._insist_until_ns = self._insist_next_ns = 0
 
-    # -- from the loop ---------------------------------------------------------------------------
+    # -- from the loop's thread ------------------------------------------------------------------
     def pause(self) -> None:
         """Suspended by the user: no slice until unpause()."""
         self.paused = True
@@ -152,7 +67,7 @@ class Execution:
     def unpause(self) -> None:
         """Undo pause()."""
         self.paused = False
-        self._kick()
+        self._wake_soon()
 
     def throw(self, exception: BaseException, *, insist: bool = False) -> None:
         """Raise inside at the next slice, paused or not. insist: again and again, and after the grace
@@ -165,119 +80,121 @@ class Execution:
             now = time.monotonic_ns()
             self._insist_until_ns = now + int(self.grace_s * 1e9)
             self._insist_next_ns = now + policy.INSIST_NS
-        self._kick()
+        self._wake_soon()
 
-    def _kick(self) -> None:
-        wake = self._wake
-        if wake is not None and not wake.done():
-            wake.get_loop().call_soon_threadsafe(_set, wake)
+    def _wake_soon(self) -> None:
+        if self._loop is not None:  # perhaps inside a signal handler: touch nothing here
+            self._loop.call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        """Something was thrown, or it is no longer paused."""
+        if self.co.done or isinstance(self.co.state, Running):
+            return
+        if self.co._throw is not None:
+            self._stop_waiting()
+            self._ready()
+        elif self._future is None and self._timer is None:
+            self._ready()
 
     # -- the driver ------------------------------------------------------------------------------
     def __await__(self) -> Generator[Any, Any, Any]:
-        loop = asyncio.get_running_loop()
-        gate = turnstile_of(loop)
-        co = self.co
+        if self._loop is not None:
+            raise RuntimeError("an execution is awaited once")
+        self._loop = loop = asyncio.get_running_loop()
+        self.task = asyncio.current_task(loop)
+        self._queue = queue_of(loop)
         monitor.acquire()
         _count(+1)
-        value: Any = None
         try:
-            while True:
+            self._ready()
+            while not self.co.done:
+                self._ended = loop.create_future()
                 try:
-                    if self.paused and co._throw is None:
-                        yield from self._wait_woken(loop)
-                        continue
-                    yield from gate.pass_(self).__await__()
+                    yield from self._ended
                 except BaseException as e:
                     self._cancelled(e)
-                if self.paused and co._throw is None:  # paused while it waited for its turn
-                    gate.left(0)
-                    continue
-                state = self._slice(gate, value)
-                value = None
-                if isinstance(state, Suspended):
-                    if not self._still_worth_it():
-                        assert self._insist is not None
-                        raise self._insist
-                    value = yield from self._between(loop, state)
-                elif isinstance(state, Complete):
-                    return state.value
-                elif isinstance(state, Error):
-                    raise state.exception
-                elif isinstance(state, Cancelled):
-                    raise self._insist if self._insist is not None else asyncio.CancelledError()
+            return self._outcome(self.co.state)
         finally:
             _count(-1)
             monitor.release()
-            if not co.done:  # the driver itself was closed: leave no stack to be destroyed at random
-                co.abandon()
+            self._stop_waiting()
+            self._queue.discard(self)
+            if not self.co.done:  # the driver itself was closed: leave no stack to be destroyed at random
+                self.co.abandon()
 
-    def _slice(self, gate: Turnstile, value: Any) -> Any:
+    def _outcome(self, state: State) -> Any:
+        if isinstance(state, Complete):
+            return state.value
+        if isinstance(state, Error):
+            raise state.exception
+        raise self._insist if self._insist is not None else asyncio.CancelledError()
+
+    def _ready(self) -> None:
+        assert self._queue is not None
+        if not self.paused or self.co._throw is not None:
+            self._queue.add(self)
+
+    def slice(self, queue: RunQueue) -> None:
+        """Run one; called by the run queue."""
         co = self.co
-        _native.watch(gate.fd, gate.ready) if gate.sees_loop else _native.watch(-1, None)
-        tickless = gate.sees_loop and gate.alone() and not self._cpu_limit_ns and self._insist is None
-        start = time.monotonic_ns()
-        try:
-            state = co.resume(value, slice_ns=0 if tickless else co.slice_ns,
-                              floor_ns=policy.FLOOR_NS if gate.sees_loop else 0,
-                              until_ns=gate.next_timer_ns() if gate.sees_loop else 0)
-        finally:
-            gate.left(time.monotonic_ns() - start)
+        if co.done or (self.paused and co._throw is None):
+            return
+        queue.watch()
+        if queue.sees_loop:
+            tickless = queue.alone() and not self._cpu_limit_ns and self._insist is None
+            state = co.resume(slice_ns=0 if tickless else co.slice_ns, floor_ns=policy.FLOOR_NS,
+                              until_ns=queue.next_timer_ns())
+        else:
+            state = co.resume()
         if self._cpu_limit_ns and co.cpu_ns > self._cpu_limit_ns and not co.done:
             self._cpu_limit_ns = 0
             if self._on_cpu_limit is not None:
                 self._on_cpu_limit()
-        return state
+        if isinstance(state, Suspended) and self._still_worth_it():
+            self._wait(state)
+        elif self._ended is not None:
+            _set(self._ended)
 
-    def _between(self, loop: asyncio.AbstractEventLoop, state: Suspended) -> Generator[Any, Any, Any]:
-        """Wait for what the coroutine waits for; what its suspend_with returns."""
+    def _wait(self, state: Suspended) -> None:
+        """Be ready again when what the coroutine waits for is there."""
+        assert self._loop is not None
         if isinstance(state.value, _Await):
-            try:
-                state.value.outcome = yield from self._wait_for(loop, state.value)
-            except BaseException as e:
-                self._cancelled(e)
+            future = state.value.future
+            if future is None:
+                self._loop.call_soon(self._woken)
+            else:
+                self._future = future
+                future.add_done_callback(self._woken)
+                if self.co._throw is not None:
+                    self._look()
         elif state.until:
-            try:
-                yield from self._wait_woken(loop, state.until)
-            except BaseException as e:
-                self._cancelled(e)
-        return None
+            self._timer = self._loop.call_at(state.until / 1e9 + 1e-6, self._woken)
+        else:
+            self._ready()
 
-    def _wait_for(self, loop: asyncio.AbstractEventLoop, wanted: _Await) -> Generator[Any, Any, Any]:
-        future = wanted.future
-        if future is None:
-            yield
-            return None
-        while not future.done() and self.co._throw is None:
-            self._wake = wake = loop.create_future()
-            woken = functools.partial(_set, wake)
-            future.add_done_callback(woken)
-            try:
-                yield from wake
-            finally:
-                self._wake = None
-                future.remove_done_callback(woken)
-        if not future.done():
+    def _woken(self, future: asyncio.Future[Any] | None = None) -> None:
+        if future is self._future:
+            self._stop_waiting()
+            self._ready()
+
+    def _stop_waiting(self) -> None:
+        future, self._future = self._future, None
+        if future is not None and not future.done():
+            future.remove_done_callback(self._woken)
             future.cancel()
-        return None
-
-    def _wait_woken(self, loop: asyncio.AbstractEventLoop, until_ns: int = 0) -> Generator[Any, Any, None]:
-        self._wake = wake = loop.create_future()
-        timer = None
-        if until_ns:
-            timer = loop.call_at(until_ns / 1e9 + 1e-6, _set, wake)
-        try:
-            yield from wake
-        finally:
-            self._wake = None
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _cancelled(self, exception: BaseException) -> None:
         """The awaiting task was cancelled (or closed): hand it on into the coroutine."""
         if isinstance(exception, GeneratorExit) or self.co.done:
             raise exception
         self.co._cancelling = True
+        if self._future is not None and self._future.cancel():
+            return  # as in a Task: CancelledError comes out of what it awaits, when that has ended
         self.co.throw(exception)
+        self._look()
 
     def _still_worth_it(self) -> bool:
         """Throw again what has not taken effect; after the grace period abandon the coroutine."""
@@ -293,7 +210,7 @@ class Execution:
         return False
 
 
-def _set(wake: asyncio.Future[Any], _: Any = None) -> None:
+def _set(wake: asyncio.Future[Any]) -> None:
     if not wake.done():
         wake.set_result(None)
 
@@ -301,10 +218,10 @@ def _set(wake: asyncio.Future[Any], _: Any = None) -> None:
 class _Await:
     """Sent by a coroutine that waits for an asyncio future (None: one turn of the loop)."""
 
-    __slots__ = ("future", "outcome")
+    __slots__ = ("future",)
 
     def __init__(self, future: asyncio.Future[Any] | None) -> None:
-        self.future, self.outcome = future, None
+        self.future = future
 
 
 def wait_for_future(future: asyncio.Future[Any]) -> Any:

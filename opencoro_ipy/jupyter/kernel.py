@@ -153,7 +153,7 @@ class CellKernel:
             return _failed(self, cell, e)
 
     def _abort_queues(self: Any, *args: Any) -> None:
-        """A cell that failed aborts what waits behind it: nothing does, once it has left the lane."""
+        """A cell that failed aborts what waits behind it: nothing does, once it has been suspended or detached."""
         cell = last_cell()
         if cell is None or cell.lane is not None:
             super()._abort_queues(*args)  # type: ignore[misc]
@@ -161,6 +161,9 @@ class CellKernel:
     def set_parent(self: Any, ident: Any, parent: Any, channel: str = "shell") -> None:
         """Requests that are no cells must not become the parent of what threads of a cell print."""
         kind = parent["header"]["msg_type"] if parent else None
+        cell = current_cell()
+        if cell is not None and cell.lane is None and kind == "execute_request":
+            parent["content"]["stop_on_error"] = False  # nothing waits behind it, also after an unload
         if channel != "shell" or kind == "execute_request" or not running:
             super().set_parent(ident, parent, channel)  # type: ignore[misc]
             return
