@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 _pairs: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
@@ -24,7 +25,7 @@ def unregister(name: str) -> None:
 
 
 for _name in ("stdout", "stderr", "stdin", "displayhook", "excepthook"):
-    register("sys." + _name, lambda n=_name: getattr(sys, n), lambda v, n=_name: setattr(sys, n, v))
+    register("sys." + _name, partial(getattr, sys, _name), partial(setattr, sys, _name))
 
 
 class Private:
