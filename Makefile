@@ -36,16 +36,21 @@ asan: pythons  ## tests/native with the address and undefined-behaviour sanitize
 	.ci/venv $(NEWEST) .venvs/asan test $(STRICT) $(ASAN)
 	$(PRELOAD) $(call PYTEST,.venvs/asan) tests/native $(ARGS)
 
-lint: pythons  ## ruff, in an environment of its own
-	@test -x .venvs/lint/bin/ruff || \
-	  { $(NEWEST) -m venv .venvs/lint && .venvs/lint/bin/python -m pip install -q ruff; }
+tsan: pythons  ## the monitor and the signal handler, in C, with the thread sanitizer and then the two others
+	.ci/venv $(NEWEST) .venvs/tsan test $(STRICT)
+	MONITOR_ROUNDS=600 $(call PYTEST,.venvs/tsan) tests/native/test_tsan.py $(ARGS)
+
+lint: pythons  ## ruff and mypy, in an environment of their own
+	@test -x .venvs/lint/bin/ruff -a -x .venvs/lint/bin/mypy || \
+	  { $(NEWEST) -m venv .venvs/lint && .venvs/lint/bin/python -m pip install -q ruff mypy; }
 	.venvs/lint/bin/ruff check opencoro_ipy tests
+	.venvs/lint/bin/mypy opencoro_ipy
 
 clean:  ## what the targets above made
-	rm -rf .venv .venvs build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venvs build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 pythons:
 	@test -n "$(NEWEST)" || \
 	  { echo "no Python >= 3.11 found: put one on PATH, or make ... PYTHONS=/path/to/python" >&2; exit 1; }
 
-.PHONY: help demo test soak asan lint clean pythons
+.PHONY: help demo test soak asan tsan lint clean pythons

@@ -41,10 +41,12 @@ static PyObject *error_from(int err) {
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+static const signals_hooks hooks = {PyErr_SetInterruptEx, guard_caller_expects_eintr};
+
 static PyObject *py_start(PyObject *module, PyObject *args) {
     (void)module;
     if (!PyArg_ParseTuple(args, "i", &trip_signal)) return NULL;
-    int err = signals_install(trip_signal);
+    int err = signals_install(trip_signal, &hooks);
     if (err) return error_from(err);
     err = monitor_start(trip_signal);
     if (err) {

@@ -32,13 +32,14 @@
 slice_record slice;
 _Atomic uint64_t request_seq, request_due_ns;
 _Atomic bool monitor_running, want_verdict, eintr_ok;
-pthread_t target_thread;
+_Atomic pthread_t target_thread;
 monitor_counters counters;
 
 static pthread_t monitor_thread;
 static _Atomic bool stopping, parked;
 static _Atomic uint64_t asleep_until_ns; /* the monitor's own deadline while it polls; 0: awake */
 static int wake_fd = -1, trip, syscall_fd = -1;
+static pid_t target_tid;
 static _Atomic int loop_fd = -1;
 static const intptr_t *_Atomic ready_length;
 static _Atomic bool reading_length;
@@ -59,7 +60,7 @@ static void nap(uint64_t ns) {
 static bool loop_has_ready(void) {
     atomic_store(&reading_length, true);
     const intptr_t *length = atomic_load(&ready_length);
-    bool ready = length && *(volatile const intptr_t *)length > 0;
+    bool ready = length && __atomic_load_n(length, __ATOMIC_RELAXED) > 0; /* CPython stores it plainly */
     atomic_store(&reading_length, false);
     return ready;
 }
@@ -103,9 +104,13 @@ static bool target_blocked(char *state, size_t size) {
     return n > 0 && state[0] >= '0' && state[0] <= '9';
 }
 
+/* Not pthread_kill: glibc takes a lock of the target in it, and the child of a fork in that moment would keep it
+ * locked, so that its own monitor hangs. */
+static void send_signal(int number) { syscall(SYS_tgkill, getpid(), target_tid, number); }
+
 static void send_sigurg(void) {
     atomic_fetch_add(&counters.signals, 1);
-    pthread_kill(target_thread, SIGURG);
+    send_signal(SIGURG);
 }
 
 /* Ask slice `seq` to end, and go on asking until it has. */
@@ -137,7 +142,7 @@ static void request(uint64_t seq, uint64_t due_ns) {
             send_sigurg();
         } else if (atomic_load(&eintr_ok)) { /* the trip signal has no SA_RESTART: this is EINTR */
             atomic_fetch_add(&counters.eintr, 1);
-            pthread_kill(target_thread, trip);
+            send_signal(trip);
             wait_ns = wait_ns < BACKOFF_MAX_NS ? wait_ns * 2 : BACKOFF_MAX_NS;
         } /* else: a C library that does not expect EINTR is left alone until it returns */
     }
@@ -184,10 +189,11 @@ int monitor_start(int trip_signal) {
     if (atomic_load(&monitor_running)) return 0;
     trip = trip_signal;
     target_thread = pthread_self();
+    target_tid = (pid_t)syscall(SYS_gettid);
     wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (wake_fd < 0) return errno;
     char path[64];
-    snprintf(path, sizeof path, "/proc/self/task/%ld/syscall", (long)syscall(SYS_gettid));
+    snprintf(path, sizeof path, "/proc/self/task/%ld/syscall", (long)target_tid);
     syscall_fd = open(path, O_RDONLY | O_CLOEXEC); /* -1: blocked calls are left alone */
     atomic_store(&stopping, false);
     atomic_store(&parked, false);

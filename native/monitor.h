@@ -30,7 +30,7 @@ extern _Atomic uint64_t request_due_ns; /* when it should have ended: what overs
 extern _Atomic bool monitor_running;
 extern _Atomic bool want_verdict;       /* the monitor asks the handler: may the caller be given EINTR? */
 extern _Atomic bool eintr_ok;           /* the handler's answer */
-extern pthread_t target_thread;         /* the thread that runs coroutines; set by monitor_start */
+extern _Atomic pthread_t target_thread; /* the thread that runs coroutines; set by monitor_start */
 
 typedef struct {
     _Atomic uint64_t requests; /* slices asked to end */

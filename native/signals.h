@@ -10,8 +10,15 @@
 
 #include <stdbool.h>
 
-/* 0, or an errno. `trip_signal` is what CPython is tripped with. */
-int signals_install(int trip_signal);
+/* What the handler calls on the target thread, so async-signal-safe. CPython's part, given by module.c:
+ * the handler and the monitor are tested without it (tests/native/monitor_tsan.c). */
+typedef struct {
+    int (*trip)(int trip_signal);        /* the running slice was asked to end */
+    bool (*caller_expects_eintr)(void);  /* would the code that made the system call cope with EINTR? */
+} signals_hooks;
+
+/* 0, or an errno. `trip_signal` is what `hooks->trip` is called with; `hooks` stays in use. */
+int signals_install(int trip_signal, const signals_hooks *hooks);
 /* 0, or an errno. Leaves the disposition alone if somebody else replaced ours meanwhile. */
 int signals_uninstall(void);
 /* Is SIGURG still ours? */

@@ -19,7 +19,7 @@ def load(shell: Any) -> None:
     if _loaded:
         return
     reason = monitor.why_not()
-    kernel = getattr(shell, "kernel", None)
+    kernel: Any = getattr(shell, "kernel", None)
     if reason is None and kernel is None:
         reason = "this IPython has no kernel, so only %%preempt cells are coroutines"
         terminal.load(shell)

@@ -91,7 +91,8 @@ class CellKernel:
     # -- cells ---------------------------------------------------------------------------------------
     async def _opencoro_execute(self: Any, msg: Any, content: dict[str, Any]) -> None:
         lanes = self._opencoro_lanes
-        code = content.get("code") if isinstance(content.get("code"), str) else ""
+        sent = content.get("code")
+        code = sent if isinstance(sent, str) else ""
         split = split_cell(code)
         options, plain = CellOptions(slice_s=defaults.slice_s), defaults.policy == "ordered"
         if split is not None:
