@@ -17,7 +17,7 @@ from typing import Any
 from . import coroutine, monitor, policy
 from .coroutine import Coroutine, Suspender
 from .runqueue import RunQueue, queue_of
-from .states import Cancelled, Complete, Error, Running, State, Suspended
+from .states import Complete, Error, Running, State, Suspended
 
 _driven = 0  # executions in flight; while there is one, the switch interval is short
 _old_interval: float | None = None
