@@ -48,6 +48,11 @@ class Contender:
         """Can it be measured here?"""
         return version(self.needs) is not None
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Contenders with the same key have the same idle kernel."""
+        return self.argv, self.setup, self.subshell
+
     def start(self) -> Kernel:
         """A kernel process that is not ready yet: several may start at once."""
         return Kernel(list(self.argv), self.option)

@@ -44,7 +44,7 @@ def run(quick: bool, say: Say) -> list[Row]:
     """Rounds in turn: coroutines, threads, coroutines, ..."""
     rows = []
     for n in (2, 8, 64):
-        seconds, rounds = (1.5 if n == 64 else 1.0, 1) if quick else (5.0, 3 if n == 8 else 2)
+        seconds, rounds = (1.0 if n == 64 else 0.5, 1) if quick else (5.0, 3 if n == 8 else 2)
         say(f"{n} runaways, {rounds} x {seconds:g} s")
         ours, theirs = [], []
         for _ in range(rounds):

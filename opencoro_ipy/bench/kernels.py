@@ -6,6 +6,7 @@ and only the headers of the frames are read. The client takes replies in the thr
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +24,8 @@ from jupyter_client.session import Session
 
 from .child import ENVIRONMENT
 
-START_S, REPLY_S = 60.0, 30.0  # a kernel that takes longer to start, or to answer when it can, hangs
+START_S, REPLY_S = 180.0, 60.0  # a kernel that takes longer to start, or to answer when it can, hangs
+_numbers = itertools.count()
 COMM = """
 def _echo(comm, _):
     @comm.on_msg
@@ -40,7 +43,9 @@ class Kernel:
 
     def __init__(self, argv: list[str], option: str = "-f") -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="opencoro-bench-")
-        path, self._info = write_connection_file(os.path.join(self._folder.name, "kernel.json"))
+        # No TCP ports: they are chosen before they are bound, and with many kernels at once two choose the same.
+        path, self._info = write_connection_file(os.path.join(self._folder.name, "kernel.json"), transport="ipc",
+                                                 ip=os.path.join(self._folder.name, "ipc"))
         self._log = open(os.path.join(self._folder.name, "log"), "w+")  # noqa: SIM115
         environment = {**ENVIRONMENT, "JPY_PARENT_PID": str(os.getpid()),  # it ends with us
                        "IPYTHONDIR": self._folder.name}  # no configuration or history of the user
@@ -60,7 +65,7 @@ class Kernel:
     def _socket(self, kind: int, channel: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.linger = 0
-        socket.connect(f"tcp://{self._info['ip']}:{self._info[channel + '_port']}")
+        socket.connect(f"ipc://{self._info['ip']}-{self._info[channel + '_port']}")
         return socket
 
     # -- requests ------------------------------------------------------------------------------------
@@ -72,20 +77,26 @@ class Kernel:
         self.session.send(self._control if kind.startswith("create_subshell") else self._shell, message)
         return message["header"]["msg_id"]
 
-    def receive(self, channel: str, msg_id: str, kind: str, timeout_s: float = REPLY_S) -> dict[str, Any]:
-        """Content of the reply to this request; anything else that comes is dropped. Blocked."""
+    def receive(self, channel: str, msg_id: str | None, kind: str, timeout_s: float = REPLY_S,
+                wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
+        """Content of the message to this request (None: to any); what else comes is dropped. Blocked."""
         socket = {"shell": self._shell, "control": self._control, "iopub": self._iopub}[channel]
         end = time.monotonic() + timeout_s
         while True:
             left = end - time.monotonic()
-            if left <= 0 or not socket.poll(left * 1e3):
+            if not socket.poll(min(max(left, 0), 1) * 1e3):
                 if self._process.poll() is not None:
                     raise RuntimeError(f"the kernel ended: {self.log()}")
-                raise Blocked(f"no {kind} within {timeout_s:g} s")
+                if left <= 1:
+                    raise Blocked(f"no {kind} within {timeout_s:g} s")
+                continue
             frames = socket.recv_multipart()
             at = frames.index(b"<IDS|MSG>")
-            if json.loads(frames[at + 2])["msg_type"] == kind and json.loads(frames[at + 3]).get("msg_id") == msg_id:
-                return json.loads(frames[at + 5])
+            if json.loads(frames[at + 2])["msg_type"] == kind and \
+                    (msg_id is None or json.loads(frames[at + 3]).get("msg_id") == msg_id):
+                content = json.loads(frames[at + 5])
+                if wanted(content):
+                    return content
 
     def request(self, kind: str, content: dict[str, Any], timeout_s: float = REPLY_S,
                 subshell: str | None = None) -> dict[str, Any]:
@@ -117,8 +128,9 @@ class Kernel:
 
     def echo(self, timeout_s: float = REPLY_S) -> None:
         """One message to a comm and back. open() opened it."""
-        msg_id = self.send("comm_msg", {"comm_id": self._comm, "data": {"x": 1}}, self.subshell)
-        self.receive("iopub", msg_id, "comm_msg", timeout_s)
+        sent = {"n": next(_numbers)}  # not every kernel answers with the request as parent
+        self.send("comm_msg", {"comm_id": self._comm, "data": sent}, self.subshell)
+        self.receive("iopub", None, "comm_msg", timeout_s, lambda content: content["data"] == sent)
 
     def drain(self) -> None:
         """Drop what came on iopub."""
@@ -147,6 +159,11 @@ class Kernel:
         if subshell:
             self.subshell = self.request("create_subshell", {})["subshell_id"]
         self.echo()
+
+    def cpu_s(self) -> float:
+        """CPU time of its main thread so far, seconds."""
+        with open(f"/proc/{self.pid}/schedstat") as f:
+            return int(f.read().split()[0]) / 1e9
 
     def freeze(self) -> None:
         """The process stands still, for what else is measured. Idempotent."""

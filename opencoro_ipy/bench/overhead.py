@@ -107,10 +107,10 @@ def shared(count: int, slice_s: float, seconds: float) -> Iterator[tuple[list[fl
 
 def run(quick: bool, say: Say) -> list[Row]:
     """Kernels first, then bare coroutines."""
-    rows = list(loaded(0.25 if quick else 3.0, 5 if quick else 7, say))
+    rows = list(loaded(0.15 if quick else 3.0, 5 if quick else 7, say))
     for count in (1, 2, 8, 64):
         for slice_s in (0.010, 0.001):
-            seconds, pairs = (0.2, 3) if quick else (1.0, 7)
+            seconds, pairs = (0.1, 3) if quick else (0.5, 7)
             what = f"{count} coroutines at {slice_s * 1e3:g} ms / one after the other"
             if count == 1:
                 if slice_s == 0.001:

@@ -116,7 +116,7 @@ def run(quick: bool, say: Say) -> list[Row]:
     for slice_s in (0.010, 0.001):
         ms = f"{slice_s * 1e3:g} ms"
         say(f"slices of {ms}")
-        found = [once(slices, seconds=1.5 if quick else 4.0, slice_s=slice_s) for _ in range(1 if quick else 3)]
+        found = [once(slices, seconds=0.8 if quick else 4.0, slice_s=slice_s) for _ in range(1 if quick else 2)]
         all_ = {k: [v for f in found for v in f[k]] for k in found[0]}
         over = [v - slice_s * 1e6 for v in all_["length"]]
         ten = slice_s == 0.010
@@ -133,7 +133,7 @@ def run(quick: bool, say: Say) -> list[Row]:
         rows.append(Row("precision", f"slice of {ms}: overshoot p99 / bare loop held up p99", ratio.value, "x",
                         (ratio.low, ratio.high)))
     say("from request to switched")
-    rounds = once(requests, rounds=3 if quick else 10, seconds=0.5 if quick else 1.0)
+    rounds = once(requests, rounds=3 if quick else 10, seconds=0.3 if quick else 0.7)
     rows += _figures("a byte from another process to its callback, runaway alone", [v for b, _ in rounds for v in b])
     rows += _figures("the same, loop idle", [v for _, i in rounds for v in i])
     m = median_of_ratios((measure(b).value, measure(i).value) for b, i in rounds)

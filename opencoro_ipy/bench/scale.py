@@ -164,13 +164,13 @@ def run(quick: bool, say: Say) -> list[Row]:
     for kind, counts in COUNTS.items():
         say(f"{kind}: {', '.join(f'{c:,}' for c in counts)}")
         memory: dict[int, list[float]] = {c: [] for c in counts}
-        for _ in range(1 if quick else 3):
-            children = {c: Child(suspended, kind=kind, count=c, switches=2000 if quick else 20000) for c in counts}
+        for _ in range(1 if quick else 2):
+            children = {c: Child(suspended, kind=kind, count=c, switches=1000 if quick else 10000) for c in counts}
             try:
                 for c, child in children.items():
                     memory[c].append(child.next()["kib"])
                 if MAKE.get(kind, (None, True))[1] is not None:
-                    turns = [{c: child.next() for c, child in children.items()} for _ in range(3 if quick else 7)]
+                    turns = [{c: child.next() for c, child in children.items()} for _ in range(2 if quick else 7)]
                     for c in counts:
                         few.setdefault((kind, c), []).extend(s[c]["few"] for s in turns)
                         few.setdefault((kind, -c), []).extend(s[c]["all"] for s in turns)
@@ -194,6 +194,6 @@ def run(quick: bool, say: Say) -> list[Row]:
         rows.append(Row("scale", f"switch to one coroutine against one {kind}, 10,000 suspended", r.value, "x", (r.low, r.high)))
     n = 40 if quick else 200
     say(f"{n} suspended cells in a kernel")
-    m = measure([cells_kib(n) for _ in range(1 if quick else 3)])
+    m = measure([cells_kib(n) for _ in range(1 if quick else 2)])
     rows.append(Row("scale", f"memory of one cell in a kernel, {n} suspended", m.value, "KiB", (m.low, m.high), MEMORY_KIB))
     return rows
