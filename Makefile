@@ -27,6 +27,10 @@ test: lint  ## everything, on every Python >= 3.11 there is
 	  .ci/venv $$py .venvs/$$v test $(STRICT) && $(call PYTEST,.venvs/$$v) $(ARGS) || failed="$$failed $$v"; \
 	done; test -z "$$failed" || { echo "failed on Python$$failed" >&2; exit 1; }
 
+bench: pythons  ## what preemption costs and what it gives, beside its peers; ARGS=--quick for a minute of it
+	.ci/venv $(NEWEST) .venvs/bench bench
+	cd .venvs && PYTHONSAFEPATH=1 bench/bin/python -m opencoro_ipy.bench $(ARGS)
+
 soak: pythons  ## matplotlib, scipy, pandas, polars, pydantic, lxml in three coroutines at 1 ms slices, two minutes
 	.ci/venv $(NEWEST) .venvs/soak soak
 	cd .venvs && PYTHONSAFEPATH=1 soak/bin/python ../tests/native/soak.py 120
@@ -47,4 +51,4 @@ pythons:
 	@test -n "$(NEWEST)" || \
 	  { echo "no Python >= 3.11 found: put one on PATH, or make ... PYTHONS=/path/to/python" >&2; exit 1; }
 
-.PHONY: help demo test soak asan lint clean pythons
+.PHONY: help demo test bench soak asan lint clean pythons

@@ -2,13 +2,18 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from opencoro_ipy.bench import CASES, precision, stats, table
 from opencoro_ipy.bench.child import once
+from opencoro_ipy.bench.contenders import PEERS
 from opencoro_ipy.bench.table import Bar, Row
 
 
@@ -32,6 +37,11 @@ def test_an_unknown_case_is_an_error_that_lists_what_there_is(only):
     assert all(name in ran.stderr for name in CASES)
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path):
+    ran = bench("--only", "fairness", "--json", str(tmp_path / "no" / "out.json"), timeout=30)
+    assert ran.returncode == 2 and "--json" in ran.stderr and "Traceback" not in ran.stderr
+
+
 def test_quick_cases_yield_every_row_with_figures(tmp_path):
     ran = bench("--quick", "--only", "scale,fairness,precision", "--json", str(tmp_path / "out.json"))
     assert ran.returncode == 0, ran.stderr
@@ -45,8 +55,9 @@ def test_quick_cases_yield_every_row_with_figures(tmp_path):
     names = " / ".join(what for _, what in rows)
     for wanted in ("2 equal runaways", "8 equal runaways", "64 equal runaways", "overshoot, p50", "overshoot, p99",
                    "overshoot, max", "10 ms: length, p50", "byte from another process to its callback",
-                   "of the same ten, 10,000 suspended, against 10", "memory of one coroutine, 10,000", "memory of one thread",
-                   "memory of one greenlet", "memory of one asyncio task", "memory of one cell in a kernel"):
+                   "of the same ten, 10,000 suspended, against 10", "memory of one coroutine, 10,000",
+                   "memory of one thread", "memory of one greenlet", "memory of one asyncio task",
+                   "memory of one cell in a kernel"):
         assert wanted in names, wanted
     assert {(r["what"], r["bar"]) for r in got["rows"] if r["bar"]} >= {
         ("slice of 10 ms: overshoot, p99", "<= 250"),
@@ -69,8 +80,8 @@ def test_plain_ipykernel_is_blocked_and_ours_answers(tmp_path):
         ours = rows[f"pure Python: opencoro-ipy: {request}"]
         assert ours["value"] > 0 and ours["bar"] == "<= 1.2" and ours["busy_p50_ms"] > 0
         assert rows[f"pure Python: ipykernel, subshell: {request}"]["value"] > 0
-    for peer in ("ipykernel, subshell, setswitchinterval(0.001)", "async-kernel, # thread", "IPython.lib.backgroundjobs"):
-        assert any(what.startswith(f"pure Python: {peer}") for what in rows), peer  # measured or "not installed"
+    for peer in PEERS:
+        assert any(what.startswith(f"pure Python: {peer.name}") for what in rows), peer  # measured or "not installed"
     assert "blocked" in ran.stdout
 
 
@@ -94,7 +105,8 @@ def test_the_table_has_a_line_for_each_row_and_says_why_there_is_no_value():
 # -- figures -------------------------------------------------------------------------------------------
 def test_percentiles_are_linear_between_neighbours():
     assert stats.percentile([3, 1, 2], 0.5) == 2 and stats.percentile([1, 2], 0.5) == 1.5
-    assert stats.percentile(range(101), 0.99) == 99 and stats.percentile([5, 7], 1) == 7 and stats.percentile([5], 0) == 5
+    assert stats.percentile(range(101), 0.99) == 99
+    assert stats.percentile([5, 7], 1) == 7 and stats.percentile([5], 0) == 5
     for values, q in (([], 0.5), ([1], 1.1), ([1], -0.1)):
         with pytest.raises(ValueError):
             stats.percentile(values, q)
@@ -125,3 +137,24 @@ def test_a_slice_that_the_machine_interrupted_is_one_slice():
 def test_a_child_that_fails_tells_why():
     with pytest.raises(RuntimeError, match="unexpected keyword argument 'nonsense'"):
         once(precision.slices, nonsense=1)
+
+
+def test_a_kernel_that_stands_still_ends_with_the_benchmark():
+    """SIGSTOP keeps it from noticing that its parent is gone: without PR_SET_PDEATHSIG it would stay for ever."""
+    code = ("from opencoro_ipy.bench.kernels import Kernel\nk = Kernel(['-m', 'ipykernel_launcher'])\nk.freeze()\n"
+            "print(k.pid, flush=True)\ninput()")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as parent:
+        pid = int(parent.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        parent.kill()
+    end = time.monotonic() + 10
+    try:
+        while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    finally:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,8 @@ from typing import Any
 ENVIRONMENT = {**os.environ, "PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
                "OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 TIMEOUT_S = 90.0  # a child that takes longer hangs
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 _SERVE = """
 import json, sys
 from importlib import import_module
@@ -23,6 +27,11 @@ for answer in getattr(import_module(module), name)(**arguments):
     if not sys.stdin.readline():
         break
 """
+
+
+def die_with_parent() -> None:
+    """A preexec_fn: SIGKILL when the benchmark is gone. One that stands still could not end by itself."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Child:
@@ -35,6 +44,7 @@ class Child:
         self._called = False
         call = json.dumps([function.__module__, function.__name__, arguments])
         self._process = subprocess.Popen([sys.executable, "-c", _SERVE, call], env=ENVIRONMENT, text=True,
+                                         preexec_fn=die_with_parent,
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def next(self) -> Any:

@@ -30,6 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="smaller counts: about a minute, and more noise")
     parser.add_argument("--json", metavar="FILE", help="write everything, with the machine, to FILE (-: stdout)")
     args = parser.parse_args(argv)
+    if args.json and args.json != "-":
+        try:
+            open(args.json, "a").close()  # now, not after all the measuring
+        except OSError as e:
+            parser.error(f"--json: {e}")
     if args.list:
         for name in CASES:
             print(f"{name:15} {case(name).SUMMARY}")

@@ -24,7 +24,8 @@ BUSY = {
 REQUESTS: dict[str, Callable[[Contender, Kernel, float], Any]] = {
     "kernel_info": lambda c, k, t: k.request("kernel_info", {}, t, k.subshell),
     "complete": lambda c, k, t: k.request("complete", {"code": "small.al", "cursor_pos": 8}, t, k.subshell),
-    "inspect": lambda c, k, t: k.request("inspect", {"code": "small", "cursor_pos": 5, "detail_level": 0}, t, k.subshell),
+    "inspect": lambda c, k, t: k.request("inspect", {"code": "small", "cursor_pos": 5, "detail_level": 0},
+                                          t, k.subshell),
     "comm": lambda c, k, t: k.echo(t),
     "execute": lambda c, k, t: k.execute(c.execute, t, k.subshell),
 }

@@ -22,7 +22,7 @@ import zmq
 from jupyter_client.connect import write_connection_file
 from jupyter_client.session import Session
 
-from .child import ENVIRONMENT
+from .child import ENVIRONMENT, die_with_parent
 
 START_S, REPLY_S = 180.0, 60.0  # a kernel that takes longer to start, or to answer when it can, hangs
 _numbers = itertools.count()
@@ -46,12 +46,13 @@ class Kernel:
         # No TCP ports: they are chosen before they are bound, and with many kernels at once two choose the same.
         path, self._info = write_connection_file(os.path.join(self._folder.name, "kernel.json"), transport="ipc",
                                                  ip=os.path.join(self._folder.name, "ipc"))
-        self._log = open(os.path.join(self._folder.name, "log"), "w+")  # noqa: SIM115
+        self._log = open(os.path.join(self._folder.name, "log"), "w+")
         environment = {**ENVIRONMENT, "JPY_PARENT_PID": str(os.getpid()),  # it ends with us
                        "IPYTHONDIR": self._folder.name}  # no configuration or history of the user
         connection = [f"{option}={path}"] if option.startswith("--") else [option, path]
         self._process = subprocess.Popen([sys.executable, *argv, *connection], env=environment, cwd=self._folder.name,
-                                         stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+                                         stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+                                         preexec_fn=die_with_parent)
         self.pid = self._process.pid
         self.session = Session(key=self._info["key"].encode(), signature_scheme=self._info["signature_scheme"])
         self._context = zmq.Context()

@@ -80,7 +80,8 @@ def loaded(seconds: float, pairs: int, say: Say) -> Iterator[Row]:
             for i in range(pairs):
                 got = {k: _timed(k, work, n) for k in ((with_it, without) if i % 2 else (without, with_it))}
                 found.append((got[with_it], got[without]))
-            yield from _ratios(f"extension loaded / not: {name}, {seconds:g} s", found, LOADED if work != "mixed" else None)
+            yield from _ratios(f"extension loaded / not: {name}, {seconds:g} s", found,
+                               LOADED if work != "mixed" else None)
 
 
 def shared(count: int, slice_s: float, seconds: float) -> Iterator[tuple[list[float], list[float]]]:

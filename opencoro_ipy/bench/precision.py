@@ -123,8 +123,8 @@ def run(quick: bool, say: Say) -> list[Row]:
         rows += _figures(f"slice of {ms}: length", all_["length"])
         rows += _figures(f"slice of {ms}: overshoot", over, {"p99": OVERSHOOT_US} if ten else None)
         if ten:
-            rows.append(Row("precision", "the same p99, against open-coroutine's own 998 us", percentile(over, 0.99), "us",
-                            None, OPEN_COROUTINE_US))
+            rows.append(Row("precision", "the same p99, against open-coroutine's own 998 us",
+                            percentile(over, 0.99), "us", None, OPEN_COROUTINE_US))
         rows += _figures(f"slice of {ms}: from one's last step to the other's first", all_["gap"])
         rows += _figures(f"a bare loop without coroutines: held up per {ms}", all_["held"])
         hiccup = [(percentile([v - slice_s * 1e6 for v in f["length"]], 0.99), max(percentile(f["held"], 0.99), 1.0))

@@ -67,7 +67,8 @@ class Pair:
             try:
                 for _ in range(n):
                     idle.append(_round_trip(self.contender, self.idle, request, _HANGS_S))
-                    busy.append(_round_trip(self.contender, self.busy, request, _HANGS_S if blocks or busy else timeout_s))
+                    patience_s = _HANGS_S if blocks or busy else timeout_s
+                    busy.append(_round_trip(self.contender, self.busy, request, patience_s))
             except Blocked:
                 self.blocks[request] = None
             else:
@@ -130,13 +131,13 @@ def _rows(busy: str, pair: Pair) -> Iterator[Row]:
             continue
         all_busy, all_idle = ([v for block in blocks for v in block[i]] for i in (0, 1))
         m = ratio_of_blocks(blocks)
-        figures = {f"{state}_{q}_ms": percentile(v, int(q[1:]) / 100) for state, v in (("busy", all_busy), ("idle", all_idle))
-                   for q in ("p10", "p50", "p99")}
+        figures = {f"{state}_p{q}_ms": percentile(values, q / 100) for q in (10, 50, 99)
+                   for state, values in (("busy", all_busy), ("idle", all_idle))}
         yield Row("responsiveness", what, m.value, "x", (m.low, m.high), bar, detail={"n": len(all_busy), **figures})
         if ours and busy == "pure Python":
             each = measure([percentile(b, 0.99) - percentile(i, 0.99) for b, i in blocks])
-            yield Row("responsiveness", f"{what}: busy p99 - idle p99", figures["busy_p99_ms"] - figures["idle_p99_ms"], "ms",
-                      (each.low, each.high), P99_MS)
+            later = figures["busy_p99_ms"] - figures["idle_p99_ms"]
+            yield Row("responsiveness", f"{what}: busy p99 - idle p99", later, "ms", (each.low, each.high), P99_MS)
 
 
 def _advantages(pairs: list[Pair]) -> Iterator[Row]:
@@ -147,7 +148,8 @@ def _advantages(pairs: list[Pair]) -> Iterator[Row]:
         against = [(measure(ratios).value, p.contender.name, ratios) for p in peers if (ratios := p.ratios(request))]
         what = f"pure Python: best peer / opencoro-ipy: {request}"
         if mine is None or not against:
-            yield Row("responsiveness", what, None, bar=ADVANTAGE, note="blocked" if mine is None else "no peer answers")
+            note = "blocked" if mine is None else "no peer answers"
+            yield Row("responsiveness", what, None, bar=None if mine else ADVANTAGE, note=note)
             continue
         _, name, ratios = min(against)
         m = median_of_ratios(zip(ratios, mine, strict=False))

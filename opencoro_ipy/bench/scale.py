@@ -191,9 +191,11 @@ def run(quick: bool, say: Say) -> list[Row]:
             rows.append(Row("scale", f"switch to {what}, against {base}", r.value, "x", (r.low, r.high), bar))
     for kind in ("greenlet", "asyncio task"):
         r = median_of_ratios(zip(few["coroutine", 10000], few[kind, 10000], strict=True))
-        rows.append(Row("scale", f"switch to one coroutine against one {kind}, 10,000 suspended", r.value, "x", (r.low, r.high)))
+        what = f"switch to one coroutine against one {kind}, 10,000 suspended"
+        rows.append(Row("scale", what, r.value, "x", (r.low, r.high)))
     n = 40 if quick else 200
     say(f"{n} suspended cells in a kernel")
     m = measure([cells_kib(n) for _ in range(1 if quick else 2)])
-    rows.append(Row("scale", f"memory of one cell in a kernel, {n} suspended", m.value, "KiB", (m.low, m.high), MEMORY_KIB))
+    what = f"memory of one cell in a kernel, {n} suspended"
+    rows.append(Row("scale", what, m.value, "KiB", (m.low, m.high), MEMORY_KIB))
     return rows

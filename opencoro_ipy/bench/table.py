@@ -106,5 +106,5 @@ def machine() -> dict[str, Any]:
 def machine_line(info: dict[str, Any]) -> str:
     """The same in one line."""
     versions = ", ".join(f"{p} {v}" for p, v in info["versions"].items() if v)
-    return (f"{info['cpu']}, {info['cores']} cores, load {info['load_1_min']}, {info['system']} {info['architecture']}, "
-            f"CPython {info['python']}; {versions}")
+    return (f"{info['cpu']}, {info['cores']} cores, load {info['load_1_min']}, {info['system']} "
+            f"{info['architecture']}, CPython {info['python']}; {versions}")
