@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import traceback
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
     rows: list[Row] = []
     failed: dict[str, str] = {}
+    loads: dict[str, float] = {}
     info = machine()
     for name in args.only:
         say(name)
@@ -55,9 +57,11 @@ def main(argv: list[str] | None = None) -> int:
         except Exception as e:
             failed[name] = f"{type(e).__name__}: {e}"
             traceback.print_exc()
+        loads[name] = round(os.getloadavg()[0], 1)  # others' load too: figures of a busy machine say little
     say("done")
     if args.json:
         everything = json.dumps({"machine": info, "quick": args.quick, "seconds": time.monotonic() - started,
+                                 "load_1_min_after": loads,
                                  "rows": [r.as_dict() for r in rows], "failed": failed}, indent=1)
         if args.json == "-":
             print(everything)
@@ -67,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json != "-":
         print(table(rows))
         print(f"\n{machine_line(info)}{'; --quick' if args.quick else ''}")
+        print("load after " + ", ".join(f"{name} {load}" for name, load in loads.items()))
     for name, why in failed.items():
         print(f"{name} could not run: {why}", file=sys.stderr)
     return 1 if failed else 0
