@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -162,9 +163,9 @@ class Kernel:
         self.echo()
 
     def cpu_s(self) -> float:
-        """CPU time of its main thread so far, seconds."""
-        with open(f"/proc/{self.pid}/schedstat") as f:
-            return int(f.read().split()[0]) / 1e9
+        """CPU time of its threads so far, seconds; of those that are still there."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(t.read_text().split()[0]) for t in tasks) / 1e9
 
     def freeze(self) -> None:
         """The process stands still, for what else is measured. Idempotent."""

@@ -159,7 +159,7 @@ def _advantages(pairs: list[Pair]) -> Iterator[Row]:
 def throughput(contender: Contender, requests: list[str], pairs: int, seconds: float) -> Iterator[Row]:
     """Work of a runaway, read from shared memory: while requests come, against alone, in turn.
 
-    Beside it what could be hoped for at best: one less the main thread's CPU time for such requests, when idle.
+    Beside it what could be hoped for at best: one less the kernel's CPU time for such requests, when idle.
     """
     with tempfile.NamedTemporaryFile() as file, contender.start() as kernel:
         file.write(bytes(8))
