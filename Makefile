@@ -28,6 +28,10 @@ test: lint  ## everything, on every Python >= 3.11 there is, then the soak on th
 	done; test -z "$$failed" || { echo "failed on Python$$failed" >&2; exit 1; }
 	@test -n "$(ARGS)" || $(MAKE) --no-print-directory soak
 
+bench: pythons  ## what preemption costs and what it gives, beside its peers; ARGS=--quick for a minute of it
+	.ci/venv $(NEWEST) .venvs/bench bench
+	cd .venvs && PYTHONSAFEPATH=1 bench/bin/python -m opencoro_ipy.bench $(ARGS)
+
 soak: pythons  ## matplotlib, scipy, pandas, polars, pydantic, lxml in three overlapping cells at 1 ms slices, two minutes
 	.ci/venv $(NEWEST) .venvs/soak test,soak
 	$(call PYTEST,.venvs/soak) -s tests/kernel/soak.py
@@ -53,4 +57,4 @@ pythons:
 	@test -n "$(NEWEST)" || \
 	  { echo "no Python >= 3.11 found: put one on PATH, or make ... PYTHONS=/path/to/python" >&2; exit 1; }
 
-.PHONY: help demo test soak asan tsan lint clean pythons
+.PHONY: help demo test bench soak asan tsan lint clean pythons

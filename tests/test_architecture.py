@@ -26,11 +26,12 @@ ALLOWED = {
     "jupyter": "errors states events policy isolation guard monitor coroutine scheduler",
     "__init__": "errors states events guard monitor coroutine scheduler jupyter",
     "demo": "__init__",
+    "bench": "__init__",
     "cli": "__init__ demo",
     "__main__": "cli",
 }
 JUPYTER = {"IPython", "ipykernel", "ipywidgets", "anywidget", "traitlets", "zmq", "jupyter_client", "comm"}
-MAY_IMPORT_JUPYTER = {"jupyter", "demo", "cli"}
+MAY_IMPORT_JUPYTER = {"jupyter", "demo", "bench", "cli"}
 
 ROOT = Path(opencoro_ipy.__file__).parent
 REPO = Path(__file__).parent.parent

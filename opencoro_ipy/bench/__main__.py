@@ -1,0 +1,7 @@
+"""``python -m opencoro_ipy.bench``"""
+
+import sys
+
+from .command import main
+
+sys.exit(main())
