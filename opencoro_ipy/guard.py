@@ -38,29 +38,36 @@ PROTECTED_FUNCTIONS = {
 REVIEWED_IMAGES = ("numpy", "pandas")
 
 
-def _files(name: str) -> set[str]:
-    """Source files of a module, or of all of a package, as they appear in ``co_filename``."""
+def _roots(package: str) -> tuple[str, ...]:
+    """The folders of a top-level package, or the file of a module; without importing it."""
     try:
-        spec = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
-        return set()
+        return ()
     if spec is None:
-        return set()
-    if not spec.submodule_search_locations:
-        return {spec.origin} if spec.origin else set()
-    found = set()
-    for root in spec.submodule_search_locations:
-        for folder, _, names in os.walk(root):
-            found |= {os.path.join(folder, n) for n in names if n.endswith(".py")}
-    return {f for f in found if not f.replace(os.sep, "/").endswith(TRANSPARENT_FILES)}
-
-
-def _site(name: str) -> list[str]:
-    spec = importlib.util.find_spec(name)
-    return [p + os.sep for p in (spec.submodule_search_locations or [])] if spec else []
+        return ()
+    return tuple(spec.submodule_search_locations or ([spec.origin] if spec.origin else ()))
 
 
 @functools.cache
+def _files(name: str) -> frozenset[str]:
+    """Source files of a module, or of all of a package, as they appear in ``co_filename``."""
+    package, *rest = name.split(".")
+    found = set()
+    for root in _roots(package):
+        path = os.path.join(root, *rest)
+        if os.path.isdir(path):
+            for folder, _, names in os.walk(path):
+                found |= {os.path.join(folder, n) for n in names if n.endswith(".py")}
+        else:
+            found.add(path if path.endswith(".py") else path + ".py")
+    return frozenset(f for f in found if not f.replace(os.sep, "/").endswith(TRANSPARENT_FILES))
+
+
+def _site(name: str) -> list[str]:
+    return [root + os.sep for root in _roots(name) if os.path.isdir(root)]
+
+
 def _interpreter_images() -> list[str]:
     """libpython, the interpreter's own extension modules, and ourselves."""
     dirs = {sysconfig.get_config_var("DESTSHARED"), os.path.dirname(sysconfig.get_path("stdlib"))}
@@ -73,10 +80,11 @@ def _interpreter_images() -> list[str]:
     return images
 
 
-def _no_site_packages(images: list[str]) -> list[str]:
-    """The folder that holds site-packages would allow every extension module: name its parts instead."""
+@functools.cache
+def _own_images() -> list[str]:
+    """The folder that holds site-packages would allow every extension module: its parts are named instead."""
     out = []
-    for image in images:
+    for image in _interpreter_images():
         if os.path.isdir(image) and os.path.isdir(os.path.join(image, "site-packages")):
             out.append(os.path.join(image, "lib-dynload") + os.sep)
         elif not (os.path.isdir(image) and any(n.startswith("python3") for n in os.listdir(image))):
@@ -84,6 +92,7 @@ def _no_site_packages(images: list[str]) -> list[str]:
     return out
 
 
+@functools.cache
 def _libc_images() -> list[str]:
     """libc and its parts, wherever the loader found them."""
     names = ("libc.so", "libc-", "libm.so", "libm-", "libpthread", "ld-linux", "libdl")
@@ -101,10 +110,10 @@ def _libc_images() -> list[str]:
 
 def configure() -> None:
     """Hand the tables to the native guard. Called when the monitor starts."""
-    own = _no_site_packages(_interpreter_images())
+    own = _own_images()
     allow = own + _libc_images() + [p for name in REVIEWED_IMAGES for p in _site(name)]
     eintr = own + [p for p in _site("zmq")]
-    files = set().union(*(_files(name) for name in PROTECTED))
+    files = set().union(*map(_files, PROTECTED))
     _native.configure(allow, eintr, files, PROTECTED_FUNCTIONS)
 
 

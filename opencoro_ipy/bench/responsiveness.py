@@ -63,7 +63,8 @@ class Pair:
         for request, blocks in self.blocks.items():
             if blocks is None:
                 continue
-            idle, busy = [], []
+            idle: list[float] = []
+            busy: list[float] = []
             try:
                 for _ in range(n):
                     idle.append(_round_trip(self.contender, self.idle, request, _HANGS_S))

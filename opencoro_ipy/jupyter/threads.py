@@ -35,7 +35,7 @@ def _start_with_parents(self: threading.Thread) -> None:
 def install(kernel: Any) -> None:
     """From now on, threads inherit. Idempotent."""
     shell = kernel.shell
-    owners = (shell.displayhook, shell.display_pub, sys.stdout, sys.stderr)
+    owners: tuple[Any, ...] = (shell.displayhook, shell.display_pub, sys.stdout, sys.stderr)
     _parents[:] = [o._parent_header for o in owners if isinstance(getattr(o, "_parent_header", None), ContextVar)]
     _parents.extend((kernel._shell_parent, kernel._shell_parent_ident))
     threading.Thread.start = _start_with_parents  # type: ignore[method-assign]
