@@ -28,6 +28,7 @@ from .states import (
 _ids = itertools.count(1)
 _current: Coroutine | None = None
 _live: weakref.WeakSet[Coroutine] = weakref.WeakSet()
+_RUNNING, _PREEMPTED = Running(), Suspended(None, 0)  # made once: a frozen dataclass is slow to make
 _CLOSE_SLICES = 20  # close() lets `except` and `finally` blocks run for this many slices
 
 
@@ -179,7 +180,7 @@ class Coroutine:
         if thrown is not None and isinstance(state, Ready):
             self._change(Cancelled(), "cancelled")
             return self._state
-        self._change(Running(), "started" if isinstance(state, Ready) else "resumed")
+        self._change(_RUNNING, "started" if isinstance(state, Ready) else "resumed")
         hub = greenlet.getcurrent()
         if self._greenlet.parent is not hub:
             self._greenlet.parent = hub
@@ -207,7 +208,7 @@ class Coroutine:
         if isinstance(sent, greenlet.greenlet):
             self._leaf = sent
             self.preemptions += 1
-            self._change(Suspended(None, 0), "slice over")
+            self._change(_PREEMPTED, "slice over")
         elif isinstance(sent, _Yield):
             self._change(Suspended(sent.value, sent.until), sent.reason)
         elif isinstance(sent, Complete):

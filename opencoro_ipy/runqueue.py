@@ -27,12 +27,11 @@ class RunQueue:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
         self._ready: list[Execution] = []  # in order of arrival
-        self._passed: list[Execution] = []  # who came before the one that runs
         self._pumping = False  # the pump has a turn coming
         self._running = False
         self._context = contextvars.Context()  # the pump belongs to no cell
-        self._left_ns = 0  # when the last slice ended, and how long it was
-        self._last_slice_ns = 0
+        self._since_ns = 0  # since when somebody is ready and none runs: the loop's own time
+        self._credit_ns = 0
         queue = getattr(loop, "_ready", None)
         self._loop_ready: Any = queue if type(queue).__name__ == "deque" else None
         self._loop_timers: Any = getattr(loop, "_scheduled", None)
@@ -48,6 +47,8 @@ class RunQueue:
         """It is ready to run. Idempotent."""
         if execution not in self._ready:
             execution.passed_ns = 0
+            if not self._ready:
+                self._since_ns = time.monotonic_ns()
             self._ready.append(execution)
             if not self._running:
                 self._pump_soon()
@@ -60,6 +61,10 @@ class RunQueue:
     def alone(self) -> bool:
         """Does nobody else wait for a slice?"""
         return not self._ready
+
+    def floor_ns(self) -> int:
+        """How long the next slice runs before an event of the loop may preempt it."""
+        return policy.floor_ns(self._credit_ns)
 
     def next_timer_ns(self) -> int:
         """Monotonic ns of the loop's next timer, 0: none."""
@@ -81,14 +86,16 @@ class RunQueue:
         if not self._ready:
             return
         now = time.monotonic_ns()
-        if self._loop_ready and now - self._left_ns < policy.hub_bound_ns(self._last_slice_ns):
+        if self._loop_ready and now - self._since_ns < policy.hub_bound_ns(self._credit_ns):
             self._pump_soon()  # the loop goes first
             return
+        self._credit_ns = policy.credit_ns(self._credit_ns, 0, now - self._since_ns)
         index = 0
         if len(self._ready) > 1:
-            index = policy.pick([(e.co.priority, e.co.preemptions == 0, e.passed_ns) for e in self._ready])
+            index = policy.pick([(e.co.priority, e.co.preemptions == 0, e.passed_ns) for e in self._ready],
+                                self._credit_ns)
         execution = self._ready[index]
-        self._passed = self._ready[:index]
+        passed_over = self._ready[:index]
         del self._ready[index]
         running, self._running = self._running, True  # nest_asyncio runs the loop inside a slice
         try:
@@ -96,10 +103,12 @@ class RunQueue:
                 execution.slice(self)
         finally:
             self._running = running
-            self._left_ns = time.monotonic_ns()
-            self._last_slice_ns = self._left_ns - now
-            for passed in self._passed:
-                passed.passed_ns += self._last_slice_ns
+            self._since_ns = time.monotonic_ns()
+            length = self._since_ns - now
+            account = (0, length) if policy.is_service(execution.co.priority) else (length, 0)
+            self._credit_ns = policy.credit_ns(self._credit_ns, *account)
+            for passed in passed_over:
+                passed.passed_ns += length
             if self._ready:
                 self._pump_soon()
 

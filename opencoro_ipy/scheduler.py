@@ -19,20 +19,31 @@ from .coroutine import Coroutine, Suspender
 from .runqueue import RunQueue, queue_of
 from .states import Complete, Error, Running, State, Suspended
 
-_driven = 0  # executions in flight; while there is one, the switch interval is short
-_old_interval: float | None = None
+class _ShortInterval:
+    """During a slice the other threads (the kernel's I/O) get the GIL soon; between slices, where the loop
+    answers and soon sleeps, an early switch would only be in the way. Code that sets the interval during a
+    slice is obeyed from then on."""
 
+    __slots__ = ("_outer", "_mine", "_start_ns", "_others_ns")
+    users = False  # somebody has set it during a slice
+    crowded = False  # in the last slice, other threads computed
 
-def _count(delta: int) -> None:
-    global _driven, _old_interval
-    _driven += delta
-    if delta > 0 and _driven == 1:
-        _old_interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(policy.SWITCH_INTERVAL_S, _old_interval))
-    elif _driven == 0 and _old_interval is not None:
-        if sys.getswitchinterval() <= policy.SWITCH_INTERVAL_S * 1.01:  # else the user set it: keep that
-            sys.setswitchinterval(_old_interval)
-        _old_interval = None
+    def __enter__(self) -> None:
+        self._outer = sys.getswitchinterval()
+        if not _ShortInterval.users:
+            wanted = policy.CROWDED_INTERVAL_S if _ShortInterval.crowded else policy.SWITCH_INTERVAL_S
+            sys.setswitchinterval(min(wanted, self._outer))
+        self._mine = sys.getswitchinterval()
+        self._start_ns, self._others_ns = time.monotonic_ns(), time.process_time_ns() - time.thread_time_ns()
+
+    def __exit__(self, *exc: object) -> None:
+        _ShortInterval.crowded = policy.crowded(
+            time.monotonic_ns() - self._start_ns, time.process_time_ns() - time.thread_time_ns() - self._others_ns,
+            _ShortInterval.crowded)
+        if sys.getswitchinterval() == self._mine:
+            sys.setswitchinterval(self._outer)
+        else:
+            _ShortInterval.users = True
 
 
 class Execution:
@@ -104,7 +115,6 @@ class Execution:
         self.task = asyncio.current_task(loop)
         self._queue = queue_of(loop)
         monitor.acquire()
-        _count(+1)
         try:
             self._ready()
             while not self.co.done:
@@ -115,7 +125,6 @@ class Execution:
                     self._cancelled(e)
             return self._outcome(self.co.state)
         finally:
-            _count(-1)
             monitor.release()
             self._stop_waiting()
             self._queue.discard(self)
@@ -140,12 +149,13 @@ class Execution:
         if co.done or (self.paused and co._throw is None):
             return
         queue.watch()
-        if queue.sees_loop:
-            tickless = queue.alone() and not self._cpu_limit_ns and self._insist is None
-            state = co.resume(slice_ns=0 if tickless else co.slice_ns, floor_ns=policy.FLOOR_NS,
-                              until_ns=queue.next_timer_ns())
-        else:
-            state = co.resume()
+        with _ShortInterval():
+            if queue.sees_loop:
+                tickless = queue.alone() and not self._cpu_limit_ns and self._insist is None
+                state = co.resume(slice_ns=0 if tickless else co.slice_ns, floor_ns=queue.floor_ns(),
+                                  until_ns=queue.next_timer_ns())
+            else:
+                state = co.resume()
         if self._cpu_limit_ns and co.cpu_ns > self._cpu_limit_ns and not co.done:
             self._cpu_limit_ns = 0
             if self._on_cpu_limit is not None:

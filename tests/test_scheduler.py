@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 import opencoro_ipy as oc
-from opencoro_ipy import policy, runqueue
+from opencoro_ipy import policy, runqueue, scheduler
 
 VAR = contextvars.ContextVar("VAR", default=0)
 
@@ -173,6 +173,50 @@ def test_off_the_main_thread_is_a_clear_error():
     assert "main thread" in caught[0]
 
 
+def test_policy_crowded():
+    assert policy.crowded(10_000_000, 9_000_000, False) and not policy.crowded(10_000_000, 100_000, True)
+    assert policy.crowded(10_000, 0, True) and not policy.crowded(10_000, 10_000, False)
+
+
+def test_beside_a_computing_thread_the_switch_interval_is_longer():
+    stop, seen = threading.Event(), set()
+
+    def beside():
+        while not stop.is_set():
+            pass
+
+    def body():
+        for _ in range(30):
+            spin(50_000)
+            seen.add(round(sys.getswitchinterval(), 6))
+
+    async def main():
+        await asyncio.gather(oc.run(body, slice_s=0.005), oc.run(body, slice_s=0.005))
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    try:
+        asyncio.run(main())
+    finally:
+        stop.set()
+        thread.join()
+    assert policy.CROWDED_INTERVAL_S in seen
+
+
+def test_a_switch_interval_that_a_coroutine_sets_is_kept():
+    before = sys.getswitchinterval()
+
+    async def main():
+        await oc.run(sys.setswitchinterval, 0.02)
+        return await oc.run(sys.getswitchinterval)
+
+    try:
+        assert asyncio.run(main()) == 0.02 == sys.getswitchinterval()
+    finally:
+        sys.setswitchinterval(before)
+        scheduler._ShortInterval.users = False
+
+
 def test_policy_pick():
     fresh, old = True, False
     assert policy.pick([(0, old, 0), (0, old, 0)]) == 0
@@ -187,9 +231,23 @@ def test_policy_refuses_bad_slices(bad):
         policy.slice_ns(bad)
 
 
-def test_the_loop_may_use_as_much_as_the_last_slice():
-    assert policy.hub_bound_ns(0) == policy.HUB_MIN_NS
-    assert policy.hub_bound_ns(50_000_000) == 50_000_000
+def test_the_loop_goes_first_and_a_flood_gets_half():
+    credit, cells, loop = policy.CREDIT_NS, 0, 0
+    for _ in range(1000):  # a flood: the loop is never idle, and every slice is ended as early as it may be
+        used = policy.hub_bound_ns(credit)
+        credit = policy.credit_ns(credit, 0, used)
+        ran = policy.floor_ns(credit)
+        credit = policy.credit_ns(credit, ran, 0)
+        cells, loop = cells + ran, loop + used
+    assert 0.45 < cells / (cells + loop) <= 0.5
+    assert policy.floor_ns(policy.CREDIT_NS) == policy.FLOOR_NS  # after quiet times an event is served at once
+
+
+def test_in_debt_service_waits_for_cells_but_not_for_nobody():
+    service, cell = (policy.HUB_PRIORITY, True, 0), (0, False, 0)
+    assert policy.pick([cell, service]) == 1
+    assert policy.pick([service, cell], credit=0) == 1
+    assert policy.pick([service, service], credit=-1) == 0
 
 
 def test_uvloop_hides_its_loop_and_is_kept_live_by_the_slice_clock():
