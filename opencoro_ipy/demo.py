@@ -80,11 +80,12 @@ def measure(client: Client) -> tuple[dict[str, tuple[list[float], list[float]]],
     """{request: (idle ms, busy ms)}, sorted, and the runaway's figures."""
     client.run("%load_ext opencoro_ipy")
     client.run(COMM)
+    client.run("data = [1, 2, 3]")
     comm_id = "opencoro-demo"
     client.kc.shell_channel.send(
         client.kc.session.msg("comm_open", {"comm_id": comm_id, "target_name": "echo", "data": {}}))
     actions = {
-        "completion": lambda: client.reply(client.kc.complete("impor")),
+        "completion": lambda: client.reply(client.kc.complete("data.app")),
         "inspection": lambda: client.reply(client.kc.inspect("print")),
         "widget comm": lambda: client.echo(comm_id),
         "a second cell": lambda: client.reply(client.kc.execute("%%preempt\n1 + 1")),
