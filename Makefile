@@ -21,10 +21,11 @@ demo:  ## .venv, a real kernel, a runaway cell beside other work, and a table of
 	.ci/venv $(PYTHON) .venv ''
 	cd .venv && bin/python -m opencoro_ipy demo
 
-test: lint  ## everything, on every Python >= 3.11 there is, then the soak on the newest (ARGS=...: pytest's, no soak)
+test: lint  ## everything, on every Python >= 3.11 there is; bench's tests and the soak on the newest (ARGS=...: pytest's, no soak)
 	@failed=; for py in $(PYTHONS); do \
 	  v=$$($$py -c 'import sys; print("%d.%d" % sys.version_info[:2])'); echo "== Python $$v"; \
-	  .ci/venv $$py .venvs/$$v test $(STRICT) && $(call PYTEST,.venvs/$$v) $(ARGS) || failed="$$failed $$v"; \
+	  few=; test $$py = $(NEWEST) || few=--ignore=tests/test_bench.py; \
+	  .ci/venv $$py .venvs/$$v test $(STRICT) && $(call PYTEST,.venvs/$$v) $$few $(ARGS) || failed="$$failed $$v"; \
 	done; test -z "$$failed" || { echo "failed on Python$$failed" >&2; exit 1; }
 	@test -n "$(ARGS)" || $(MAKE) --no-print-directory soak
 
