@@ -23,12 +23,12 @@ PROTECTED = (
     "ipykernel.subshell_manager", "ipykernel.socket_pair", "ipykernel.jsonutil",
     "IPython.core.history", "opencoro_ipy",
 )
-#: Frames of ours that have user code above them and are themselves safe.
+#: Frames of ours that have user code, or something that blocks, above them and are themselves safe.
 TRANSPARENT_FILES = ("opencoro_ipy/coroutine.py", "opencoro_ipy/scheduler.py", "opencoro_ipy/runqueue.py",
                      "opencoro_ipy/guard.py",
                      "opencoro_ipy/jupyter/kernel.py", "opencoro_ipy/jupyter/magics.py",
                      "opencoro_ipy/jupyter/shell.py", "opencoro_ipy/jupyter/terminal.py",
-                     "opencoro_ipy/jupyter/extension.py")
+                     "opencoro_ipy/jupyter/extension.py", "opencoro_ipy/jupyter/threads.py")
 #: (file, function) of the import system that change tables shared by all importers. None that blocks:
 #: a protected frame that waits for a suspended coroutine would wait for ever.
 PROTECTED_FUNCTIONS = {

@@ -28,8 +28,6 @@ class RunQueue:
         self._loop = weakref.ref(loop)
         self._ready: list[Execution] = []  # in order of arrival
         self._pumping = False  # the pump has a turn coming
-        self._running = False
-        self._context = contextvars.Context()  # the pump belongs to no cell
         self._since_ns = 0  # since when somebody is ready and none runs: the loop's own time
         self._credit_ns = 0
         queue = getattr(loop, "_ready", None)
@@ -50,8 +48,7 @@ class RunQueue:
             if not self._ready:
                 self._since_ns = time.monotonic_ns()
             self._ready.append(execution)
-            if not self._running:
-                self._pump_soon()
+            self._pump_soon()
 
     def discard(self, execution: Execution) -> None:
         """It is not, or no longer."""
@@ -79,7 +76,8 @@ class RunQueue:
         loop = self._loop()
         if not self._pumping and loop is not None:
             self._pumping = True
-            loop.call_soon(self._pump, context=self._context)
+            # It belongs to no cell. A context of its own each time: inside a nested loop (nest_asyncio) it runs twice.
+            loop.call_soon(self._pump, context=contextvars.Context())
 
     def _pump(self) -> None:
         self._pumping = False
@@ -97,12 +95,10 @@ class RunQueue:
         execution = self._ready[index]
         passed_over = self._ready[:index]
         del self._ready[index]
-        running, self._running = self._running, True  # nest_asyncio runs the loop inside a slice
         try:
             with _AsTask(self._loop(), execution.task):
                 execution.slice(self)
         finally:
-            self._running = running
             self._since_ns = time.monotonic_ns()
             length = self._since_ns - now
             account = (0, length) if policy.is_service(execution.co.priority) else (length, 0)

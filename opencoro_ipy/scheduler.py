@@ -19,6 +19,7 @@ from .coroutine import Coroutine, Suspender
 from .runqueue import RunQueue, queue_of
 from .states import Complete, Error, Running, State, Suspended
 
+
 class _ShortInterval:
     """During a slice the other threads (the kernel's I/O) get the GIL soon; between slices, where the loop
     answers and soon sleeps, an early switch would only be in the way. Code that sets the interval during a
@@ -68,7 +69,8 @@ class Execution:
         self._future: asyncio.Future[Any] | None = None  # what the coroutine waits for
         self._timer: asyncio.TimerHandle | None = None
         self._insist: BaseException | None = None  # thrown again until it takes effect
-        self._insist_until_ns = self._insist_next_ns = 0
+        self._insist_until_ns = 0
+        self._insist_timer: asyncio.TimerHandle | None = None
 
     # -- from the loop's thread ------------------------------------------------------------------
     def pause(self) -> None:
@@ -88,9 +90,7 @@ class Execution:
         self.co.throw(exception)
         if insist and self._insist is None:
             self._insist = exception
-            now = time.monotonic_ns()
-            self._insist_until_ns = now + int(self.grace_s * 1e9)
-            self._insist_next_ns = now + policy.INSIST_NS
+            self._insist_until_ns = time.monotonic_ns() + int(self.grace_s * 1e9)
         self._wake_soon()
 
     def _wake_soon(self) -> None:
@@ -99,6 +99,8 @@ class Execution:
 
     def _look(self) -> None:
         """Something was thrown, or it is no longer paused."""
+        if self._insist is not None and self._insist_timer is None:
+            self._insist_later()
         if self.co.done or isinstance(self.co.state, Running):
             return
         if self.co._throw is not None:
@@ -127,6 +129,8 @@ class Execution:
         finally:
             monitor.release()
             self._stop_waiting()
+            if self._insist_timer is not None:
+                self._insist_timer.cancel()
             self._queue.discard(self)
             if not self.co.done:  # the driver itself was closed: leave no stack to be destroyed at random
                 self.co.abandon()
@@ -160,7 +164,7 @@ class Execution:
             self._cpu_limit_ns = 0
             if self._on_cpu_limit is not None:
                 self._on_cpu_limit()
-        if isinstance(state, Suspended) and self._still_worth_it():
+        if isinstance(state, Suspended):
             self._wait(state)
         elif self._ended is not None:
             _set(self._ended)
@@ -206,18 +210,25 @@ class Execution:
         self.co.throw(exception)
         self._look()
 
-    def _still_worth_it(self) -> bool:
-        """Throw again what has not taken effect; after the grace period abandon the coroutine."""
-        if self._insist is None:
-            return True
-        now = time.monotonic_ns()
-        if now < self._insist_until_ns:
-            if self.co._throw is None and now >= self._insist_next_ns:
-                self._insist_next_ns = now + policy.INSIST_NS
-                self.co.throw(self._insist)
-            return True
-        self.co.abandon()
-        return False
+    def _insist_later(self) -> None:
+        assert self._loop is not None
+        self._insist_timer = self._loop.call_later(policy.INSIST_NS / 1e9, self._insist_again)
+
+    def _insist_again(self) -> None:
+        """Throw again what has not taken effect, also while it waits; at last abandon the coroutine."""
+        co = self.co
+        if co.done or self._ended is None:
+            return
+        assert self._insist is not None
+        if not isinstance(co.state, Running):  # else: a nested loop inside its own slice
+            if time.monotonic_ns() >= self._insist_until_ns:
+                co.abandon()
+                _set(self._ended)
+                return
+            if co._throw is None:
+                co.throw(self._insist)
+        self._insist_later()
+        self._look()
 
 
 def _set(wake: asyncio.Future[Any]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import subprocess
 import sys
 import threading
 import time
@@ -171,6 +172,52 @@ def test_off_the_main_thread_is_a_clear_error():
     thread.start()
     thread.join()
     assert "main thread" in caught[0]
+
+
+def test_what_swallows_a_cancellation_and_waits_again_is_told_again_and_then_abandoned():
+    told = []
+
+    async def deaf():
+        while True:
+            try:
+                await asyncio.sleep(1000)
+            except BaseException as e:
+                told.append(e)
+
+    async def main():
+        execution = scheduler.drive(deaf, grace_s=1.0)
+        task = asyncio.ensure_future(_awaited(execution))
+        await asyncio.sleep(0.05)
+        execution.throw(KeyError("end"), insist=True)
+        with pytest.raises(KeyError):
+            await asyncio.wait_for(task, 20)
+
+    asyncio.run(main())
+    assert len(told) >= 2 and all(isinstance(e, KeyError) for e in told)
+
+
+async def _awaited(execution):
+    return await execution
+
+
+def test_a_loop_inside_a_slice_runs_other_coroutines():
+    """What nest_asyncio does, in a process of its own since it patches asyncio."""
+    code = """if True:
+        import asyncio, nest_asyncio2, opencoro_ipy as oc
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        nest_asyncio2.apply(loop)
+        def spin(n):
+            return sum(i for i in range(n))
+        def nested():
+            return loop.run_until_complete(oc.run(spin, 300_000))
+        async def main():
+            return await asyncio.gather(*(oc.run(f, slice_s=0.001) for f in [nested] * 3),
+                                        *(oc.run(spin, 300_000, slice_s=0.001) for _ in range(3)))
+        assert loop.run_until_complete(main()) == [spin(300_000)] * 6
+    """
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0 and "Exception" not in ran.stderr, ran.stderr
 
 
 def test_policy_crowded():

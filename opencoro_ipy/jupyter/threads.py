@@ -29,7 +29,11 @@ def _start_with_parents(self: threading.Thread) -> None:
 
     if inherited:
         self._bootstrap = _bootstrap  # type: ignore[attr-defined]
-    _start(self)
+    try:
+        _start(self)
+    except RuntimeError:  # it did not start: leave it as it was
+        self.__dict__.pop("_bootstrap", None)
+        raise
 
 
 def install(kernel: Any) -> None:

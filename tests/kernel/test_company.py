@@ -33,6 +33,15 @@ def test_a_thread_that_outlives_its_cell_prints_under_it_and_unload_restores_sta
     assert kernel.value("hasattr(threading.Thread.start, '__wrapped__')") == "False"
 
 
+def test_starting_threads_beside_a_cell_that_holds_their_lock_does_not_block(kernel):
+    """threading's own lock may be held by a suspended cell: start() must not be a protected frame."""
+    cells = [kernel.start("%%preempt --slice 0.1ms\nimport threading\nfor _ in range(1500): " + code) for code in
+             ("threading.enumerate()", "t = threading.Thread(target=int); t.start(); t.join()",
+              "u = threading.Thread(target=int); u.start(); u.join()")]
+    for cell in cells:
+        assert kernel.reply(cell, timeout=90)["status"] == "ok"
+
+
 def test_payloads_go_with_the_reply_of_their_cell(kernel):
     beside = kernel.start("%%preempt\nimport time\nget_ipython().set_next_input('beside')\nprint('go', flush=True)\n"
                           "end = time.monotonic() + 1\nwhile time.monotonic() < end: pass")
