@@ -18,7 +18,7 @@ from . import _native
 
 #: Packages or modules that rely on being one thread: deferred while one of their frames is on the stack.
 PROTECTED = (
-    "zmq", "asyncio", "tornado", "logging", "jupyter_client", "ipykernel.iostream",
+    "zmq", "asyncio", "nest_asyncio", "nest_asyncio2", "tornado", "logging", "jupyter_client", "ipykernel.iostream",
     "ipykernel.displayhook", "ipykernel.kernelbase", "ipykernel.shellchannel",
     "ipykernel.subshell_manager", "ipykernel.socket_pair", "ipykernel.jsonutil",
     "IPython.core.history", "opencoro_ipy",
